@@ -1,0 +1,161 @@
+"""Actors and their supervisor.
+
+An actor owns its state, handles one event at a time with plain `def`, and returns the events it wants published. The supervisor
+isolates a failing one: it publishes nothing for that event and keeps the state it has, its error is an event; `FAILURES_IN_A_ROW`
+park it, a `Command("resume", name)` wakes it. Everybody else goes on as if it were not there.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.bus import Bus, Handler, Route, Topic
+from engine.errors import ConfigError
+from engine.events import Command, HandlerFailed, Key, Parked, Resumed
+
+FAILURES_IN_A_ROW = 5
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """What an actor wants to hear: a topic, of one key or of all, and by which of its methods."""
+
+    topic: Topic
+    handler: Handler
+    key: Key | None = None
+    late: bool = False
+
+
+class Actor(Protocol):
+    """What the supervisor needs of a plugin."""
+
+    name: str
+
+    def subscriptions(self) -> list[Subscription]:
+        """What the actor wants to hear; asked once, when it enters the fold."""
+
+    def start(self) -> Iterable[Any] | None:
+        """The actor enters the fold for the first time; never called on restore."""
+
+    def stop(self) -> Iterable[Any] | None:
+        """The fold ends."""
+
+    def snapshot(self) -> bytes:
+        """All that a restart must know."""
+
+    def restore(self, snapshot: bytes) -> None:
+        """Become what `snapshot` was made of."""
+
+
+class Supervised:
+    """One actor as the supervisor keeps it."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor = actor
+        self.name = actor.name
+        self.listening = True
+        self.failures = 0  # in a row
+        self.failed = 0  # ever
+
+
+class Supervisor:
+    """Runs actors on a bus of its own.
+
+    `now` gives (timestamp, received, sequence) of the input being folded, `outlet` sees every event that an actor published, and
+    `fill` completes it (a signal's name and times) before it is published.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], tuple[int, int, int]],
+        bus_limit: int,
+        outlet: Callable[[Any], None],
+        fill: Callable[[Actor, Any], Any],
+    ) -> None:
+        self._now = now
+        self._outlet = outlet
+        self._fill = fill
+        self.bus = Bus(self._call, bus_limit)
+        self.actors: dict[str, Supervised] = {}
+
+    def add(self, actor: Actor) -> None:
+        """Subscribe an actor. Raises ConfigError for a name that is taken."""
+        if actor.name in self.actors:
+            raise ConfigError(f"actor {actor.name!r} is there already; names must differ")
+        supervised = self.actors[actor.name] = Supervised(actor)
+        for wanted in actor.subscriptions():
+            self.bus.subscribe(wanted.topic, supervised, wanted.handler, key=wanted.key, late=wanted.late)
+
+    def start(self) -> None:
+        """Let every actor begin, in the order in which they were added."""
+        for supervised in self.actors.values():
+            self._run(supervised, "start", supervised.actor.start)
+
+    def stop(self) -> None:
+        """Let every actor that still listens end."""
+        for supervised in self.actors.values():
+            if supervised.listening:
+                self._run(supervised, "stop", supervised.actor.stop)
+
+    def obey(self, command: Command) -> None:
+        """Park or resume an actor. Raises ConfigError naming the actors there are."""
+        supervised = self.actors.get(command.target)
+        if supervised is None:
+            raise ConfigError(
+                f"{command.verb} {command.target!r}: expected one of {', '.join(self.actors) or 'no actors'}"
+            )
+        if command.verb == "park" and supervised.listening:
+            self._park(supervised, "by command")
+        elif command.verb == "resume" and not supervised.listening:
+            supervised.listening = True
+            supervised.failures = 0
+            self.bus.refresh()
+            self._emit(Resumed(supervised.name, *self._now()))
+
+    def _run(self, supervised: Supervised, name: str, handler: Callable[[], Iterable[Any] | None]) -> None:
+        self._call(Route(supervised, lambda _: handler()), None, name)
+        self.bus.deliver(None, ())
+
+    def _call(self, route: Route, event: Any, name: str = "") -> None:
+        """Call one handler. It has published everything it returned, or nothing."""
+        supervised = route.subscriber
+        if not supervised.listening:
+            return
+        try:
+            result = route.handler(event)
+            if result is not None:
+                self._publish(supervised, result)
+        except Exception as error:  # a plugin may raise anything: it is reported with its traceback
+            self._failed(supervised, name or getattr(route.handler, "__name__", "handler"), error)
+        else:
+            if supervised.failures:  # type: ignore[attr-defined]
+                supervised.failures = 0  # type: ignore[attr-defined]
+
+    def _publish(self, supervised: Any, result: Iterable[Any]) -> None:
+        events = [self._fill(supervised.actor, event) for event in result]
+        self.bus.publish(events)
+        for event in events:
+            self._outlet(event)
+
+    def _failed(self, supervised: Any, handler: str, error: Exception) -> None:
+        supervised.failures += 1
+        supervised.failed += 1
+        text = "".join(traceback.format_exception(error))
+        said = f"{type(error).__name__}: {error}"
+        self._emit(HandlerFailed(supervised.name, handler, said, text, supervised.failures, *self._now()))
+        if supervised.failures >= FAILURES_IN_A_ROW:
+            self._park(supervised, f"{FAILURES_IN_A_ROW} failures in a row, the last in {handler}: {said}")
+
+    def _park(self, supervised: Supervised, reason: str) -> None:
+        supervised.listening = False
+        self.bus.refresh()
+        self._emit(Parked(supervised.name, reason, *self._now()))
+
+    def _emit(self, event: Any) -> None:
+        """Report what happened to an actor. The queue's limit does not hold for this: it must be heard."""
+        self._outlet(event)
+        self.bus.report(event)

@@ -1,0 +1,41 @@
+"""The engine's clock. Inside the fold time is that of the input being folded; only the shell looks at the machine's."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time: int nanoseconds UTC that never decrease."""
+
+    def now(self) -> int: ...
+
+
+class ManualClock:
+    """A clock that stands where it is put: the fold's, moved to `received` of each input."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._now = start
+
+    def now(self) -> int:
+        return self._now
+
+    def advance_to(self, now: int) -> None:
+        """Move forward; an earlier time is ignored, because time never goes back."""
+        self._now = max(self._now, now)
+
+
+class LiveClock:
+    """The monotonic clock anchored to UTC at start, for stamping `received`: a step of the wall clock cannot turn it back."""
+
+    def __init__(self, not_before: int = 0) -> None:
+        """`not_before` is the last time that an earlier run gave out."""
+        self._anchor = max(time.time_ns(), not_before) - time.monotonic_ns()
+
+    def now(self) -> int:
+        return self._anchor + time.monotonic_ns()
+
+    def skew_ns(self) -> int:
+        """What the wall clock says besides: how far it is ahead of this one now."""
+        return time.time_ns() - self.now()

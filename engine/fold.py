@@ -1,0 +1,394 @@
+"""The fold: inputs in, features and signals out. Live, replay and back-test are this one class; only what feeds it differs.
+
+A block goes through the ingress, then key by key through the compiled program, which may so write rows ahead of the Python that is
+to hear of them. Then the events that somebody subscribed to are built and delivered in the order of their inputs; while one is
+delivered, `now()` and the store's cursor stand at its input, so nothing later can be seen. Where nobody listens, nothing is built.
+
+For one input, the order is: gap, tick or quote, the features of each view in the order of the views, overflow of a window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from engine.actor import Actor, Supervisor
+from engine.block import NO_ID, Block, Keys
+from engine.bus import Route
+from engine.digest import Digests, update
+from engine.errors import StrategyError
+from engine.events import (
+    Command,
+    Event,
+    FeatureEvent,
+    FeedStatus,
+    Gap,
+    Heartbeat,
+    Key,
+    Quote,
+    Refused,
+    Side,
+    Signal,
+    Tick,
+    WindowOverflow,
+)
+from engine.indicator import Span
+from engine.ingress import BAD_PRICE, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
+
+GAP_RANK, INPUT_RANK, FIRST_VIEW_RANK = 0, 1, 2
+SIDES: Mapping[int, Side | None] = {1: "buy", -1: "sell", 0: None}
+Columns = tuple[npt.NDArray[Any], ...]
+
+
+class Place(Protocol):
+    """Where a view's values are: the clock it shares with others, and its columns."""
+
+    @property
+    def scope(self) -> int: ...
+    @property
+    def columns(self) -> dict[str, int]: ...
+
+
+class Lane(Protocol):
+    """One key's state and newest rows, as the store keeps them."""
+
+    def run_block(self, columns: Columns) -> list[tuple[int, Span]]: ...
+    def emitted(self, scope: int) -> int: ...
+    def position(self, scope: int) -> int: ...
+    def stamps(self, scope: int, count: int) -> npt.NDArray[np.int64]: ...
+    def values(self, view: str, count: int) -> npt.NDArray[np.float64]: ...
+    def block(self, view: str) -> npt.NDArray[np.float64]: ...
+    def ready_from(self, view: str) -> int: ...
+    def state_parts(self) -> Iterable[bytes]: ...
+
+
+class Program(Protocol):
+    """The compiled views: how many clocks they have, and where each view is."""
+
+    @property
+    def places(self) -> Mapping[str, Place]: ...
+
+
+class Features(Protocol):
+    """The online store, as the fold uses it."""
+
+    cursor: Callable[[], int]
+
+    @property
+    def program(self) -> Program: ...
+    @property
+    def views(self) -> tuple[str, ...]: ...
+    @property
+    def block_rows(self) -> int: ...
+    @property
+    def window_ticks_max(self) -> int: ...
+    def lane(self, key: Key) -> Lane: ...
+
+
+class Fold:
+    """Folds inputs in one order. Pure: what it knows of the world is what it is given.
+
+    `digests` off saves the hashing; `report` hears of everything published, and of what the ingress refused.
+    """
+
+    def __init__(
+        self,
+        ingress: Ingress,
+        features: Features,
+        *,
+        bus_limit: int = 10_000,
+        digests: bool = False,
+        report: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.ingress = ingress
+        self.features = features
+        self.keys = Keys()
+        self.report = report
+        self.supervisor = Supervisor(now=self._stamp, bus_limit=bus_limit, outlet=self._published, fill=self._completed)
+        self.bus = self.supervisor.bus
+        self.is_digested = digests
+        self.digests = {"inputs": Digests(), "features": Digests(), "predictions": Digests(), "signals": Digests()}
+        self.folded = 0
+        """Inputs folded: trades, quotes and gaps; neither late ones nor what the ingress dropped."""
+        self.signals = 0
+        self._current: Any = Heartbeat(0, 0)
+        self._last = (0, 0, 0)
+        self._due: list[tuple[npt.NDArray[np.int64], list[Any], list[tuple[Route, ...]]]] = []
+        self._ranks = FIRST_VIEW_RANK + len(features.views) + 1
+        features.cursor = self.sequence
+
+    # -- time and identity, as actors see them
+
+    def now(self) -> int:
+        """`received` of the input being folded, ns UTC: the only time there is inside the fold."""
+        received: int = self._current.received
+        return received
+
+    def sequence(self) -> int:
+        """The sequence of the input being folded."""
+        found: int = self._current.sequence
+        return found
+
+    def _stamp(self) -> tuple[int, int, int]:
+        return self._current.timestamp, self._current.received, self._current.sequence
+
+    # -- actors
+
+    def add(self, actor: Actor) -> None:
+        """Let an actor take part. Before the first input."""
+        self.supervisor.add(actor)
+
+    def start(self) -> None:
+        """Start all actors."""
+        self.supervisor.start()
+
+    def stop(self) -> None:
+        """Stop all actors; signals that they give then carry the last input's times."""
+        self.supervisor.stop()
+
+    def _completed(self, actor: Actor, event: Any) -> Any:
+        """Give a signal its strategy's name and the times of the input that it answers."""
+        if isinstance(event, Signal):
+            timestamp, received, sequence = self._stamp()
+            return msgspec.structs.replace(
+                event, strategy=actor.name, timestamp=timestamp, received=received, sequence=sequence
+            )
+        if not isinstance(event, Event):
+            raise StrategyError(
+                f"{actor.name} published {type(event).__name__} {event!r:.80}: expected events such as Signal"
+            )
+        return event
+
+    def _published(self, event: Any) -> None:
+        if isinstance(event, Signal):
+            self.signals += 1
+            if self.is_digested:
+                values = np.array([[event.value]], np.float64)
+                name = (event.strategy, event.exchange, event.symbol)
+                self.digests["signals"].add(name, np.array([event.timestamp], np.int64), values)
+        if self.report is not None:
+            self.report(event)
+
+    # -- inputs
+
+    def input(self, event: Command | FeedStatus | Heartbeat) -> None:
+        """Fold an input that is not of the market: it gets the next sequence number."""
+        numbered = msgspec.structs.replace(event, sequence=self.ingress.number())
+        self._current = numbered
+        if isinstance(numbered, Command):
+            self.supervisor.obey(numbered)
+        self.bus.send(numbered)
+
+    def push(self, block: Block) -> None:
+        """Fold market inputs in their order. The keys in the block are numbers of `self.keys`."""
+        self.ingress.open([self.keys[code][0] for code in range(len(self.keys))])
+        start = 0
+        while start < len(block):
+            stop = self._stop(block, start)
+            part = block if stop - start == len(block) else block.take(slice(start, stop))
+            self._fold(self.ingress.admit(part))
+            start = stop
+
+    def _stop(self, block: Block, start: int) -> int:
+        """The end of the longest part in which no key has more rows than its lane takes at once."""
+        most = self.features.block_rows
+        size = min(len(block) - start, most * max(1, len(self.keys)))
+        while size > most and np.bincount(block.key[start : start + size]).max() > most:
+            size = max(most, size // 2)
+        return start + size
+
+    def _fold(self, admitted: Admitted) -> None:
+        block, outcome = admitted.block, admitted.outcome
+        columns = (
+            outcome, block.timestamp, admitted.received, admitted.sequence, block.price, block.volume, block.side,
+            block.ask, block.ask_volume,
+        )  # fmt: skip
+        codes = np.flatnonzero(np.bincount(block.key, minlength=len(self.keys)))
+        self.folded += len(admitted.gaps) + int(np.count_nonzero((outcome == TRADE) | (outcome == QUOTE)))
+        if len(codes) == 1:
+            self._fold_key(int(codes[0]), columns, admitted, None)
+        else:
+            order = np.argsort(block.key, kind="stable")
+            ends = np.searchsorted(block.key[order], codes, side="right").tolist()
+            first = 0
+            for code, end in zip(codes.tolist(), ends, strict=True):
+                rows = order[first:end]
+                self._fold_key(code, tuple(c[rows] if len(c) else c for c in columns), admitted, rows)
+                first = end
+        if (self.report is not None and outcome.max(initial=0) > DUPLICATE) or self.bus.has(Refused):
+            self._report_refused(admitted)
+        self._deliver()
+
+    def _fold_key(self, code: int, columns: Columns, admitted: Admitted, rows: npt.NDArray[np.intp] | None) -> None:
+        """Fold one key's rows, and build what is due to those who listen."""
+        key = self.keys[code]
+        lane = self.features.lane(key)
+        places = self.features.program.places
+        scopes = dict.fromkeys(place.scope for place in places.values())
+        before = {scope: lane.emitted(scope) for scope in scopes}
+        overflows = lane.run_block(columns)
+        fresh = {scope: lane.emitted(scope) - before[scope] for scope in scopes}
+        if self.is_digested:
+            self._digest_inputs(key, columns, admitted, rows)
+            for view, place in places.items():
+                if count := fresh[place.scope]:
+                    stamps = lane.stamps(place.scope, count)
+                    self.digests["features"].add((view, *key), stamps[0], lane.values(view, count))
+        self._due_gaps(code, key, admitted)
+        self._due_inputs(key, columns, admitted, rows)
+        for rank, (view, place) in enumerate(places.items(), FIRST_VIEW_RANK):
+            if (count := fresh[place.scope]) and (routes := self.bus.routes(view, key)):
+                self._due_features(key, lane, view, rank, count, routes)
+        for row, span in overflows:
+            times = int(columns[1][row]), int(columns[2][row]), int(columns[3][row])
+            event = WindowOverflow(*key, span.text, self.features.window_ticks_max, *times)
+            self._queue(event.sequence, self._ranks - 1, event, self.bus.routes(WindowOverflow, key))
+            if self.report is not None:
+                self.report(event)
+
+    def _queue(self, sequence: int, rank: int, event: Any, routes: tuple[Route, ...]) -> None:
+        if routes:
+            self._due.append((np.array([sequence * self._ranks + rank]), [event], [routes]))
+
+    def _due_gaps(self, code: int, key: Key, admitted: Admitted) -> None:
+        routes = self.bus.routes(Gap, key)
+        if not len(admitted.gaps) or not (routes or self.report):
+            return
+        block = admitted.block
+        for row, sequence, first, last, missing, filled in admitted.gaps.tolist():
+            if block.key[row] == code:
+                times = int(block.timestamp[row]), int(admitted.received[row])
+                gap = Gap(*key, first, last, missing, filled, *times, sequence)
+                self._queue(sequence, GAP_RANK, gap, routes)
+                if self.report is not None:
+                    self.report(gap)
+
+    def _due_inputs(self, key: Key, columns: Columns, admitted: Admitted, rows: npt.NDArray[np.intp] | None) -> None:
+        ticks, quotes = self.bus.routes(Tick, key), self.bus.routes(Quote, key)
+        late_ticks, late_quotes = (tuple(route for route in routes if route.late) for routes in (ticks, quotes))
+        if not ticks and not quotes:
+            return
+        outcome, timestamp, received, sequence, price, volume, side, ask, ask_volume = columns
+        ids = admitted.block.trade_id if rows is None else admitted.block.trade_id[rows]
+        kind = admitted.block.kind if rows is None else admitted.block.kind[rows]
+        for routes, is_late, wanted in (
+            (ticks, False, outcome == TRADE),
+            (late_ticks, True, (outcome == LATE) & (kind == 0)),
+        ):
+            if routes and wanted.any():
+                picked = (c[wanted].tolist() for c in (price, volume, side, timestamp, received, ids, sequence))
+                events: list[Any] = [
+                    Tick(*key, p, v, SIDES[s], t, r, None if i == NO_ID else i, n, is_late)
+                    for p, v, s, t, r, i, n in zip(*picked, strict=True)
+                ]
+                self._due.append((sequence[wanted] * self._ranks + INPUT_RANK, events, [routes] * len(events)))
+        for routes, is_late, wanted in (
+            (quotes, False, outcome == QUOTE),
+            (late_quotes, True, (outcome == LATE) & (kind == 1)),
+        ):
+            if routes and wanted.any():
+                picked = (
+                    c[wanted].tolist() for c in (price, volume, ask, ask_volume, timestamp, received, ids, sequence)
+                )
+                events = [
+                    Quote(*key, b, bv, a, av, t, r, None if i == NO_ID else i, n, is_late)
+                    for b, bv, a, av, t, r, i, n in zip(*picked, strict=True)
+                ]
+                self._due.append((sequence[wanted] * self._ranks + INPUT_RANK, events, [routes] * len(events)))
+
+    def _due_features(self, key: Key, lane: Lane, view: str, rank: int, count: int, routes: tuple[Route, ...]) -> None:
+        place = self.features.program.places[view]
+        stamps = lane.stamps(place.scope, count)
+        block, columns = lane.block(view), place.columns
+        number = lane.emitted(place.scope) - count
+        ready_from = lane.ready_from(view)
+        slot = lane.position(place.scope) - count
+        exchange, symbol = key
+        events: list[Any] = [
+            FeatureEvent(view, exchange, symbol, t, r, s, number + at >= ready_from, columns, block, slot + at)
+            for at, (t, r, s) in enumerate(zip(*stamps.tolist(), strict=True))
+        ]
+        self._due.append((stamps[2] * self._ranks + rank, events, [routes] * count))
+
+    def _report_refused(self, admitted: Admitted) -> None:
+        """Tell of each refused row after the input before it; it has no sequence of its own."""
+        block, outcome = admitted.block, admitted.outcome
+        latest = np.maximum.accumulate(admitted.sequence)
+        for row in np.flatnonzero(outcome >= BAD_PRICE).tolist():
+            key = self.keys[int(block.key[row])]
+            reason = f"{OUTCOMES[outcome[row]]}: {self.ingress.describe(block, row, int(outcome[row]))}"
+            event = Refused(*key, reason, int(block.timestamp[row]), int(block.received[row]))
+            if routes := self.bus.routes(Refused, key):
+                place = max(int(latest[row]), self._last[2]) * self._ranks + self._ranks - 1
+                self._due.append((np.array([place]), [event], [routes]))
+            if self.report is not None:
+                self.report(event)
+
+    def _deliver(self) -> None:
+        """Deliver what is due in the order of the inputs."""
+        due, self._due = self._due, []
+        if not due:
+            return
+        if len(due) == 1:
+            _, events, routes = due[0]
+        else:
+            order = np.argsort(np.concatenate([places for places, _, _ in due]), kind="stable").tolist()
+            all_events = [event for _, part, _ in due for event in part]
+            all_routes = [route for _, _, part in due for route in part]
+            events, routes = [all_events[at] for at in order], [all_routes[at] for at in order]
+        deliver = self.bus.deliver
+        for event, hearing in zip(events, routes, strict=True):
+            # A refused row is no input: it is heard at the time of the one before it.
+            if type(event) is not Refused:
+                self._current = event
+            deliver(event, hearing)
+
+    # -- digests
+
+    def _digest_inputs(self, key: Key, columns: Columns, admitted: Admitted, rows: npt.NDArray[np.intp] | None) -> None:
+        """Hash the inputs that one key folded: trades, quotes, and the gaps before them."""
+        outcome, timestamp, _, sequence, price, volume, side, ask, ask_volume = columns
+        ids = admitted.block.trade_id if rows is None else admitted.block.trade_id[rows]
+        folded = (outcome == TRADE) | (outcome == QUOTE)
+        is_quote = outcome[folded] == QUOTE
+        result = np.zeros((int(np.count_nonzero(folded)), 7))
+        integers = result.view(np.int64)
+        integers[:, 0], integers[:, 1], integers[:, 6] = timestamp[folded], is_quote, ids[folded]
+        result[:, 2], result[:, 3], result[:, 4] = price[folded], volume[folded], side[folded]
+        if len(ask):
+            result[is_quote, 4], result[is_quote, 5] = ask[folded][is_quote], ask_volume[folded][is_quote]
+            floats = result[:, 2:6]
+            floats[np.isnan(floats)] = np.nan
+        if len(admitted.gaps):
+            code = self.keys.code(key)
+            mine = admitted.gaps[admitted.block.key[admitted.gaps[:, 0]] == code]
+            gaps = np.zeros((len(mine), 7), np.int64)
+            gaps[:, 0] = admitted.block.timestamp[mine[:, 0]]
+            gaps[:, 1] = 2
+            gaps[:, 2:6] = mine[:, 2:6]
+            places = np.searchsorted(sequence[folded], mine[:, 1])
+            result = np.insert(result, places, gaps.view(np.float64), axis=0)
+        self.digests["inputs"].extend(key, result)
+
+    def digest(self) -> dict[str, str]:
+        """Return the digests so far: inputs, features, predictions, signals (empty unless they are kept), and of the state."""
+        return {**{name: digests.hexdigest() for name, digests in self.digests.items()}, "state": self.state_digest()}
+
+    def state_digest(self) -> str:
+        """Hash all that a restart must know, key by key in order: arenas, newest rows, ids, then the strategies' states."""
+        total = hashlib.sha256()
+        for key, code in sorted((self.keys[code], code) for code in range(len(self.keys))):
+            if code >= len(self.ingress.state):
+                continue
+            update(total, (part.encode() for part in key))
+            update(total, self.features.lane(key).state_parts())
+            update(total, (self.ingress.state[code].astype("<i8").tobytes(),))
+        for name, supervised in sorted(self.supervisor.actors.items()):
+            standing = msgspec.msgpack.encode((name, supervised.listening, supervised.failures))
+            update(total, (standing, supervised.actor.snapshot()))
+        return total.hexdigest()
