@@ -1,0 +1,146 @@
+"""The compiled function of a set of feature views, and the memory that it works on.
+
+    block(arena, rows, action, timestamp, received, sequence, price, volume, side, ask, ask_volume, start, stop) -> next row
+
+It folds the input rows start..stop of one key: loads the state into locals, loops, stores the state. It returns early where Python
+has to act: to let a window's memory grow, or to report one that may not grow any more.
+
+Input rows    `action` 0 skip, 1 trade (price, volume, side), 2 quote (price = bid, volume = bid size, ask, ask_volume)
+Arena         float64, all state of one key: slots first, then for each clock the rings of its windows. Times, counts and ids are
+              int64 views of the same bytes. A copy of the arena is a snapshot.
+Rows          float64, what is put out: a header (width, rows to keep, next position of each clock), then for each clock
+              (timestamp, received, sequence, columns...) x width. When a block would not fit, the newest rows move to the front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.indicator import Span
+from engine.jit import compile_module
+from store.codegen import KEEP, POSITIONS, STAMPS, WIDTH, ViewPlace, Writer
+from store.schema import FeatureView
+
+Floats = npt.NDArray[np.float64]
+
+
+class Program:
+    """The compiled function of a set of views, and how its memory is laid out.
+
+    One program serves every key; each key has an arena and rows of its own. Raises ConfigError for what cannot be compiled.
+    """
+
+    def __init__(self, views: tuple[FeatureView, ...]) -> None:
+        self.views = views
+        writer = Writer(views)
+        self.source = writer.write()
+        self.scopes = writer.scopes
+        self.places: dict[str, ViewPlace] = writer.places
+        self._slots = writer.slots
+        self._initial = writer.initial
+        self.alerts_slot = writer.slots["alerts"]
+        self.emitted_slots = [writer.slots[f"head_{scope.index}"] for scope in self.scopes]
+        self._capacity_slots = [writer.slots[f"capacity_{scope.index}"] for scope in self.scopes]
+        self._capacity_max_slots = [writer.slots[f"capacity_max_{scope.index}"] for scope in self.scopes]
+
+    @cached_property
+    def block(self) -> Callable[..., int]:
+        """The compiled function, from the cache or compiled now."""
+        names = ", ".join(view.name for view in self.views)
+        features = sum(len(view.features) for view in self.views)
+        module = compile_module(self.source, f"{features} features of {names}")
+        function: Callable[..., int] = module.block
+        return function
+
+    def new_arena(self, window_ticks_max: int) -> Floats:
+        """Return the state of a key that has seen nothing; its time windows may grow to hold `window_ticks_max` trades."""
+        fixed = np.zeros(len(self._initial), np.float64)
+        ids = fixed.view(np.int64)
+        for slot, (value, is_integer) in enumerate(self._initial):
+            if is_integer:
+                ids[slot] = int(value)
+            else:
+                fixed[slot] = value
+        most = 1 << (window_ticks_max + 1).bit_length()
+        for scope in self.scopes:
+            ids[self._capacity_slots[scope.index]] = scope.ring_start
+            ids[self._capacity_max_slots[scope.index]] = max(most, scope.ring_start)
+        size = len(fixed) + sum(scope.rings * scope.ring_start for scope in self.scopes)
+        arena = np.zeros(size, np.float64)
+        arena[: len(fixed)] = fixed
+        return arena
+
+    def grown(self, arena: Floats, scope_index: int) -> Floats:
+        """Return a copy of the arena in which the rings of one clock have twice the capacity, everything else the same."""
+        ids = arena.view(np.int64)
+        fixed = len(self._initial)
+        capacities = [int(ids[slot]) for slot in self._capacity_slots]
+        larger = [2 * c if index == scope_index else c for index, c in enumerate(capacities)]
+        result = np.zeros(fixed + sum(scope.rings * larger[scope.index] for scope in self.scopes), np.float64)
+        result[:fixed] = arena[:fixed]
+        result.view(np.int64)[self._capacity_slots[scope_index]] = larger[scope_index]
+        source, target = fixed, fixed
+        for scope, old, new in zip(self.scopes, capacities, larger, strict=True):
+            held = arena[source : source + scope.rings * old].reshape(scope.rings, old)
+            place = result[target : target + scope.rings * new].reshape(scope.rings, new)
+            head = int(ids[self.emitted_slots[scope.index]])
+            index = np.arange(max(0, head - old), head)
+            place[:, index % new] = held[:, index % old]
+            source += scope.rings * old
+            target += scope.rings * new
+        return result
+
+    def canonical(self, arena: Floats) -> bytes:
+        """Return the bytes of an arena with one bit pattern for every NaN; integers as they are."""
+        result = arena.copy()
+        is_float = np.ones(len(arena), bool)
+        is_float[: len(self._initial)] = [not is_integer for _, is_integer in self._initial]
+        at = len(self._initial)
+        for scope, slot in zip(self.scopes, self._capacity_slots, strict=True):
+            capacity = int(arena.view(np.int64)[slot])
+            if scope.has_times:
+                is_float[at : at + capacity] = False
+            at += scope.rings * capacity
+        result[is_float & np.isnan(result)] = np.nan
+        return result.tobytes()
+
+    def new_rows(self, width: int, keep: int) -> Floats:
+        """Return rows for `width` emissions of each clock, of which the newest `keep` survive when a block needs room.
+
+        Memory is reserved, and touched only as rows are written.
+        """
+        rows = np.empty(self.rows_size(width), np.float64)
+        header = rows.view(np.int64)
+        header[: self.header] = 0
+        header[WIDTH] = width
+        header[KEEP] = keep
+        return rows
+
+    @property
+    def header(self) -> int:
+        """Values before the first clock's rows."""
+        return POSITIONS + len(self.scopes)
+
+    def rows_size(self, width: int) -> int:
+        """Return the float64 values that rows of this width take."""
+        return self.header + width * sum(STAMPS + scope.columns for scope in self.scopes)
+
+    def scope_rows(self, rows: Floats, scope_index: int) -> Floats:
+        """Return one clock's part of `rows` as (STAMPS + columns) x width, a view."""
+        width = int(rows.view(np.int64)[WIDTH])
+        first = self.header + width * sum(STAMPS + scope.columns for scope in self.scopes[:scope_index])
+        count = STAMPS + self.scopes[scope_index].columns
+        return rows[first : first + count * width].reshape(count, width)
+
+    def overflowed(self, alerts: int) -> list[Span]:
+        """Return the windows whose overflow the alerts report."""
+        states = [state for scope in self.scopes for state in scope.spans.values()]
+        return [state.span for state in states if alerts >> state.bit & 1]
+
+    def growing(self, alerts: int) -> int | None:
+        """Return the clock whose rings must grow before the block can go on, None if none."""
+        return next((scope.index for scope in self.scopes if alerts >> scope.index & 1), None)

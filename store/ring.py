@@ -1,0 +1,234 @@
+"""The online store: the newest rows of every view and key, in memory that is known when the engine starts.
+
+Rows lie in numpy blocks, column after column; every read is a view of them, nothing is copied. Compiled code may have written rows
+ahead of the Python that is to hear of them: no read sees past the cursor, the sequence of the input being folded.
+
+A row's `timestamp` is the newest its key had seen, so both times never decrease and a read "as of" is two binary searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import ConfigError, StoreError
+from engine.events import FeatureEvent, Key
+from engine.indicator import Span
+from engine.ingress import read_only
+from store.codegen import POSITIONS, STAMPS
+from store.program import Program
+
+TIMESTAMP, RECEIVED, SEQUENCE = range(STAMPS)
+NO_LIMIT = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a view, oldest first: `values` is features x rows. All are read-only views of the store."""
+
+    columns: dict[str, int]
+    timestamp: npt.NDArray[np.int64]
+    received: npt.NDArray[np.int64]
+    sequence: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.timestamp)
+
+    def __getitem__(self, feature: str) -> npt.NDArray[np.float64]:
+        """One feature, oldest first. Raises KeyError naming the features there are."""
+        if feature not in self.columns:
+            raise KeyError(f"no feature {feature!r}; there are {', '.join(self.columns)}")
+        row: npt.NDArray[np.float64] = self.values[self.columns[feature]]
+        return row
+
+
+class Lane:
+    """One key: its state, its rows, and the program that takes the one to the other."""
+
+    def __init__(self, program: Program, key: Key, keep: int, block_rows: int, window_ticks_max: int) -> None:
+        self.program = program
+        self.key = key
+        self.arena = program.new_arena(window_ticks_max)
+        self.rows = program.new_rows(keep + block_rows, keep)
+        self.block_rows = block_rows
+        self._ids = self.arena.view(np.int64)
+        self._header = self.rows.view(np.int64)
+        self._floats = [program.scope_rows(self.rows, scope.index) for scope in program.scopes]
+        for values in self._floats:
+            values.flags.writeable = False
+        self._stamps = [values.view(np.int64) for values in self._floats]
+
+    def run(self, columns: tuple[npt.NDArray[Any], ...], start: int, stop: int) -> list[tuple[int, Span]]:
+        """Fold input rows; return (row, window) for each window that outgrew its memory at that row."""
+        overflows: list[tuple[int, Span]] = []
+        block = self.program.block
+        while True:
+            start = block(self.arena, self.rows, *columns, start, stop)
+            alerts = int(self._ids[self.program.alerts_slot])
+            if not alerts:
+                return overflows
+            self._ids[self.program.alerts_slot] = 0
+            overflows += [(start - 1, span) for span in self.program.overflowed(alerts)]
+            growing = self.program.growing(alerts)
+            if growing is not None:
+                self.arena = self.program.grown(self.arena, growing)
+                self._ids = self.arena.view(np.int64)
+
+    def run_block(self, columns: tuple[npt.NDArray[Any], ...]) -> list[tuple[int, Span]]:
+        """Fold all rows of the columns (action, timestamp, received, sequence, price, volume, side, ask, ask_volume)."""
+        return self.run(tuple(read_only(column) for column in columns), 0, len(columns[0]))
+
+    def emitted(self, scope: int) -> int:
+        """How many rows one clock has put out so far."""
+        return int(self._ids[self.program.emitted_slots[scope]])
+
+    def stamps(self, scope: int, count: int) -> npt.NDArray[np.int64]:
+        """(timestamp, received, sequence) x the newest `count` rows of one clock, those ahead of the cursor included."""
+        position = int(self._header[POSITIONS + scope])
+        return self._stamps[scope][:STAMPS, position - count : position]
+
+    def values(self, view: str, count: int) -> npt.NDArray[np.float64]:
+        """Features x the newest `count` rows of a view, those ahead of the cursor included."""
+        place = self.program.places[view]
+        position = int(self._header[POSITIONS + place.scope])
+        return self.block(view)[:, position - count : position]
+
+    def block(self, view: str) -> npt.NDArray[np.float64]:
+        """Features x slots of a view, all of them."""
+        place = self.program.places[view]
+        first = STAMPS + place.first_column
+        return self._floats[place.scope][first : first + len(place.columns)]
+
+    def table(self, scope: int) -> npt.NDArray[np.float64]:
+        """(stamps, columns) x slots of one clock, all of them; the stamps are int64 in these bytes."""
+        return self._floats[scope]
+
+    def ready_from(self, view: str) -> int:
+        """The number (from 0) of the first row of a view at which it was ready; NO_LIMIT while it is not."""
+        first = int(self._ids[self.program.places[view].ready_slot])
+        return first if first >= 0 else NO_LIMIT
+
+    def position(self, scope: int) -> int:
+        """The slot after the newest row of one clock."""
+        return int(self._header[POSITIONS + scope])
+
+    def held(self, scope: int) -> int:
+        """How many rows one clock has in memory."""
+        return self.position(scope)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the state and the rows."""
+        return int(self.arena.nbytes + self.rows.nbytes)
+
+    def state_parts(self) -> Iterator[bytes]:
+        """What a digest of the state covers: the arena, and the newest rows by their order, not by where they lie."""
+        yield self.program.canonical(self.arena)
+        keep = int(self._header[1])
+        for scope in self.program.scopes:
+            count = min(self.held(scope.index), keep, self.emitted(scope.index))
+            at = slice(self.position(scope.index) - count, self.position(scope.index))
+            yield np.ascontiguousarray(self._stamps[scope.index][[TIMESTAMP, RECEIVED], at]).tobytes()
+            values = self._floats[scope.index][STAMPS:, at].copy()
+            values[np.isnan(values)] = np.nan
+            yield values.tobytes()
+
+
+class OnlineStore:
+    """Newest, as-of and last-n reads by view and key.
+
+    `keep` rows of each view are there for reading at any time; a block that is folded at once may be as long as `block_rows`.
+    """
+
+    def __init__(
+        self, program: Program, *, keep: int = 512, block_rows: int = 512, window_ticks_max: int = 1 << 20
+    ) -> None:
+        self.program = program
+        self.keep = keep
+        self.block_rows = block_rows
+        self.window_ticks_max = window_ticks_max
+        self.lanes: dict[Key, Lane] = {}
+        self.cursor: Callable[[], int] = lambda: NO_LIMIT
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views, in the order in which they emit."""
+        return tuple(view.name for view in self.program.views)
+
+    def lane(self, key: Key) -> Lane:
+        """Return a key's lane, a new one for a new key."""
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(self.program, key, self.keep, self.block_rows, self.window_ticks_max)
+        return lane
+
+    def memory_per_key(self) -> int:
+        """Bytes that a key takes from the start; windows of time grow beyond that, up to `window_ticks_max` trades."""
+        rows = self.program.rows_size(self.keep + self.block_rows) * 8
+        return rows + self.program.new_arena(self.window_ticks_max).nbytes
+
+    def memory(self) -> int:
+        """Bytes that all keys take now."""
+        return sum(lane.nbytes for lane in self.lanes.values())
+
+    def latest(self, view: str, exchange: str, symbol: str) -> FeatureEvent | None:
+        """Return the newest row, None if there is none."""
+        return self._row(view, (exchange, symbol), NO_LIMIT, NO_LIMIT)
+
+    def as_of(
+        self, view: str, exchange: str, symbol: str, timestamp: int, known_by: int | None = None
+    ) -> FeatureEvent | None:
+        """Return the newest row that was true at `timestamp` and received by `known_by` (default: `timestamp`); ns UTC.
+
+        None if there is none, or if it lies further back than the rows that are kept.
+        """
+        return self._row(view, (exchange, symbol), timestamp, timestamp if known_by is None else known_by)
+
+    def last(self, view: str, exchange: str, symbol: str, count: int) -> Rows:
+        """Return the newest `count` rows, oldest first; fewer if there are fewer. Raises StoreError beyond what is kept."""
+        if not 1 <= count <= self.keep:
+            raise StoreError(f"last {count} rows of {view}: expected 1 to {self.keep} (store.ring_rows)")
+        place = self._place(view)
+        lane = self.lanes.get((exchange, symbol))
+        if lane is None:
+            nothing = np.empty(0, np.int64)
+            return Rows(place.columns, nothing, nothing, nothing, np.empty((len(place.columns), 0)))
+        stop = self._visible(lane, place.scope)
+        at = slice(max(0, stop - count), stop)
+        stamps = lane.table(place.scope).view(np.int64)[:STAMPS, at]
+        return Rows(place.columns, stamps[TIMESTAMP], stamps[RECEIVED], stamps[SEQUENCE], lane.block(view)[:, at])
+
+    def _place(self, view: str) -> Any:
+        if view not in self.program.places:
+            raise ConfigError(f"feature view {view!r}: expected one of {', '.join(self.views)}")
+        return self.program.places[view]
+
+    def _visible(self, lane: Lane, scope: int) -> int:
+        """The slot after the newest row that the input being folded may see."""
+        sequences = lane.table(scope).view(np.int64)[SEQUENCE, : lane.position(scope)]
+        return int(np.searchsorted(sequences, self.cursor(), side="right"))
+
+    def _row(self, view: str, key: Key, timestamp: int, known_by: int) -> FeatureEvent | None:
+        place = self._place(view)
+        lane = self.lanes.get(key)
+        if lane is None:
+            return None
+        stop = self._visible(lane, place.scope)
+        stamps = lane.table(place.scope).view(np.int64)
+        if timestamp != NO_LIMIT:
+            stop = min(stop, int(np.searchsorted(stamps[TIMESTAMP, :stop], timestamp, side="right")))
+        if known_by != NO_LIMIT:
+            stop = min(stop, int(np.searchsorted(stamps[RECEIVED, :stop], known_by, side="right")))
+        if stop == 0:
+            return None
+        slot = stop - 1
+        number = lane.emitted(place.scope) - (lane.position(place.scope) - slot)
+        is_ready = number >= lane.ready_from(view)
+        timestamp, received, sequence = stamps[:STAMPS, slot].tolist()
+        block = lane.block(view)
+        return FeatureEvent(view, *key, timestamp, received, sequence, is_ready, place.columns, block, slot)
