@@ -1,0 +1,34 @@
+"""Cut the built-in recording from the full capture: `python cut.py CAPTURE.jsonl.gz OUT.jsonl.gz`.
+
+Lines are kept byte for byte, with the number `n` they have in the capture. The order books and their REST snapshots go,
+but for the first messages of the thin markets, so that replay meets what a decoder ignores.
+"""
+
+import gzip
+import json
+import sys
+
+DEPTH_MESSAGES_KEPT = 8
+
+
+def cut(source: str, target: str) -> None:
+    """Copy what the recording keeps of `source` to `target`. Equal input gives equal bytes: no time, no file name."""
+    depth_left = DEPTH_MESSAGES_KEPT
+    with (
+        gzip.open(source, "rb") as lines,
+        open(target, "wb") as file,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=file, mtime=0) as kept,
+    ):
+        for line in lines:
+            row = json.loads(line)
+            if row["kind"] == "http":
+                continue
+            if row["kind"] == "recv" and "@depth" in row["raw"]:
+                if row["conn"].startswith("hftbacktest-") or depth_left == 0:
+                    continue
+                depth_left -= 1
+            kept.write(line)
+
+
+if __name__ == "__main__":
+    cut(*sys.argv[1:])
