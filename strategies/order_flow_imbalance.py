@@ -1,0 +1,39 @@
+"""Order-flow imbalance at each trade: follow takers when both their volume and the quote lean the same way.
+
+An example of the form, not of a way to earn money. Quotes can overtake the trade that caused them, so the imbalance of the newest
+quote may already hold this trade's effect; a strategy meant for trading would lag it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from engine.events import FeatureEvent, Signal
+from strategies.base import Strategy
+
+
+class OrderFlowImbalance(Strategy):
+    """Signals +1 or -1 when the lean exceeds `threshold`, 0 when it has gone again."""
+
+    subscribes = ["derived"]
+
+    class Parameters(msgspec.Struct, frozen=True):
+        threshold: float = 0.6
+
+    class State(msgspec.Struct):
+        position: dict[str, int] = {}  # by "exchange symbol": the last signal
+
+    def on_features(self, event: FeatureEvent) -> Iterator[Signal]:
+        """Signal when the lean of flow and book changes."""
+        flow = event["trade_imbalance_1m"]
+        market = self.features.latest("market", event.exchange, event.symbol)
+        book = market["imbalance"]
+        threshold = self.parameters.threshold
+        position = 1 if min(flow, book) > threshold else -1 if max(flow, book) < -threshold else 0
+        key = f"{event.exchange} {event.symbol}"
+        if position == self.state.position.get(key, 0):
+            return
+        self.state.position[key] = position
+        yield self.signal(event, position, f"takers {flow:+.2f}, book {book:+.2f}")
