@@ -88,12 +88,15 @@ class Features(Protocol):
     @property
     def window_ticks_max(self) -> int: ...
     def lane(self, key: Key) -> Lane: ...
+    def latest(self, view: str, exchange: str, symbol: str) -> FeatureEvent | None: ...
+    def memory(self) -> int: ...
 
 
 class Fold:
     """Folds inputs in one order. Pure: what it knows of the world is what it is given.
 
-    `digests` off saves the hashing; `report` hears of everything published, and of what the ingress refused.
+    `digests` off saves the hashing. `report` hears of everything published, and of what the ingress refused. `rows` is given all new
+    rows of a view and key, (timestamp, received, sequence) x count and features x count, valid until it returns.
     """
 
     def __init__(
@@ -104,11 +107,13 @@ class Fold:
         bus_limit: int = 10_000,
         digests: bool = False,
         report: Callable[[Any], None] | None = None,
+        rows: Callable[[str, Key, npt.NDArray[np.int64], npt.NDArray[np.float64]], None] | None = None,
     ) -> None:
         self.ingress = ingress
         self.features = features
         self.keys = Keys()
         self.report = report
+        self.rows = rows
         self.supervisor = Supervisor(now=self._stamp, bus_limit=bus_limit, outlet=self._published, fill=self._completed)
         self.bus = self.supervisor.bus
         self.is_digested = digests
@@ -235,10 +240,10 @@ class Fold:
         fresh = {scope: lane.emitted(scope) - before[scope] for scope in scopes}
         if self.is_digested:
             self._digest_inputs(key, columns, admitted, rows)
+        if self.is_digested or self.rows is not None:
             for view, place in places.items():
                 if count := fresh[place.scope]:
-                    stamps = lane.stamps(place.scope, count)
-                    self.digests["features"].add((view, *key), stamps[0], lane.values(view, count))
+                    self._put_out(view, key, lane.stamps(place.scope, count), lane.values(view, count))
         self._due_gaps(code, key, admitted)
         self._due_inputs(key, columns, admitted, rows)
         for rank, (view, place) in enumerate(places.items(), FIRST_VIEW_RANK):
@@ -250,6 +255,12 @@ class Fold:
             self._queue(event.sequence, self._ranks - 1, event, self.bus.routes(WindowOverflow, key))
             if self.report is not None:
                 self.report(event)
+
+    def _put_out(self, view: str, key: Key, stamps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
+        if self.is_digested:
+            self.digests["features"].add((view, *key), stamps[0], values)
+        if self.rows is not None:
+            self.rows(view, key, stamps, values)
 
     def _queue(self, sequence: int, rank: int, event: Any, routes: tuple[Route, ...]) -> None:
         if routes:

@@ -9,9 +9,9 @@ from typing import Protocol, cast
 from engine.errors import FeedError
 from engine.events import Event
 
-__all__ = ["Decoder", "decoder"]
+__all__ = ["DECODERS", "Decoder", "decoder"]
 
-_DECODERS = {
+DECODERS = {
     "binance": "feeds.binance:BinanceDecoder",
 }
 """Name of a feed to module:class. Imported when asked for, so that `import feeds` builds no parser."""
@@ -36,7 +36,7 @@ def decoder(name: str, products: Mapping[str, str] | None = None) -> Decoder:
     that is not in it keeps the exchange's spelling. Raises FeedError if there is no decoder of that name.
     """
     try:
-        module, _, class_name = _DECODERS[name].partition(":")
+        module, _, class_name = DECODERS[name].partition(":")
     except KeyError:
-        raise FeedError(f"no decoder named {name!r}: expected one of {', '.join(sorted(_DECODERS))}") from None
+        raise FeedError(f"no decoder named {name!r}: expected one of {', '.join(sorted(DECODERS))}") from None
     return cast(Decoder, getattr(importlib.import_module(module), class_name)(products))

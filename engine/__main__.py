@@ -1,0 +1,9 @@
+"""`python -m engine VERB` is `tickfold VERB`."""
+
+from __future__ import annotations
+
+import sys
+
+from engine.cli import main
+
+sys.exit(main())

@@ -1,0 +1,190 @@
+"""The configuration: text in, frozen structs out, everything checked before anything starts.
+
+Order of precedence: built-in defaults, then `config.toml`, then the environment (`TICKFOLD_SECTION__KEY`, as TOML or plain text).
+An error names the key, its value, what was expected, and for an unknown key the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from engine.errors import ConfigError
+
+PREFIX = "TICKFOLD_"
+# Settings of the environment that are not configuration of the fold: where things lie on this machine.
+NOT_KEYS = ("CACHE_DIR",)
+MS = 1_000_000
+
+
+class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds for the fold as a whole."""
+
+    seed: Annotated[int, Meta(ge=0)] = 0
+    bus_limit: Annotated[int, Meta(ge=1)] = 10_000
+
+
+class IngressConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is an input and what is not."""
+
+    max_ahead_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 10_000
+    not_contiguous: tuple[str, ...] = ("kucoin",)
+
+    @property
+    def max_ahead_ns(self) -> int:
+        """`max_ahead_ms` in nanoseconds."""
+        return self.max_ahead_ms * MS
+
+
+class ViewConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A feature view that needs no code: its features are expressions of indicators."""
+
+    features: dict[str, str]
+    clock: str = "tick"
+    version: str = "1.0.0"
+    description: str = ""
+
+
+class FeaturesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which features are computed, and how much memory their windows may take."""
+
+    views: tuple[str, ...] = ("market", "technical", "technical_1s", "technical_1m", "derived")
+    window_ticks_max: Annotated[int, Meta(ge=64, le=1 << 28)] = 1 << 20
+    define: dict[str, ViewConfig] = {}
+
+
+class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The online store."""
+
+    ring_rows: Annotated[int, Meta(ge=16, le=1 << 24)] = 512
+
+
+class StrategiesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which strategies take part, and their parameters."""
+
+    run: tuple[str, ...] = ("moving_average_cross", "order_flow_imbalance")
+    parameters: dict[str, dict[str, Any]] = {}
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration, resolved."""
+
+    engine: EngineConfig = EngineConfig()
+    ingress: IngressConfig = IngressConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    store: StoreConfig = StoreConfig()
+    strategies: StrategiesConfig = StrategiesConfig()
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> Config:
+    """Return the configuration of a file (None: built-in defaults) and the environment.
+
+    Raises ConfigError for a file that cannot be read, is no TOML, or holds an unknown key or a value out of its range.
+    """
+    raw: dict[str, Any] = {}
+    where = "built-in defaults"
+    if path is not None:
+        where = str(path)
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: expected TOML: {error}") from error
+    _check_names(raw, where)
+    for variable, text in sorted(environment.items()):
+        if variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in NOT_KEYS:
+            _set(raw, variable, text)
+    return _convert(raw, where)
+
+
+def to_toml(config: Config) -> str:
+    """Return the configuration as TOML, every key with its resolved value."""
+    lines: list[str] = []
+
+    def table(name: str, values: Mapping[str, Any]) -> None:
+        plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+        if plain:
+            lines.extend([f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in plain.items()), ""])
+        for key, value in values.items():
+            if isinstance(value, dict):
+                table(f"{name}.{_key(key)}", value)
+
+    for section, values in msgspec.to_builtins(config).items():
+        table(section, values)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(part) for part in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else msgspec.json.encode(key).decode()
+
+
+def _convert(raw: dict[str, Any], where: str) -> Config:
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        expected, _, at = str(error).partition(" - at `")
+        key = at.rstrip("`").removeprefix("$").lstrip(".")
+        value: Any = raw
+        for part in re.findall(r"[^.\[\]]+", key):
+            if isinstance(value, (list, tuple)) and part.isdigit():
+                value = value[int(part)]
+            elif isinstance(value, dict) and part in value:
+                value = value[part]
+        expected = expected[0].lower() + expected[1:].replace("`", "")
+        raise ConfigError(f"{where}: {key or 'the whole'} = {value!r}: {expected}") from error
+
+
+def _check_names(raw: Mapping[str, Any], where: str) -> None:
+    """Name the nearest known key for one that is unknown."""
+    for section, values in raw.items():
+        if section not in Config.__struct_fields__:
+            raise ConfigError(f"{where}: [{section}]: no such section{_near(section, Config.__struct_fields__)}")
+        known = _fields(section)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: {section} = {values!r}: expected a section with {', '.join(known)}")
+        for key, value in values.items():
+            if key not in known:
+                raise ConfigError(f"{where}: {section}.{key} = {value!r}: no such key{_near(key, known)}")
+
+
+def _fields(section: str) -> tuple[str, ...]:
+    found: tuple[str, ...] = type(getattr(Config(), section)).__struct_fields__
+    return found
+
+
+def _near(name: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+
+
+def _set(raw: dict[str, Any], variable: str, text: str) -> None:
+    """Apply one variable of the environment."""
+    section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
+    if not separator:
+        raise ConfigError(f"{variable}={text}: expected {PREFIX}SECTION__KEY, such as {PREFIX}INGRESS__MAX_AHEAD_MS")
+    if section not in Config.__struct_fields__:
+        raise ConfigError(f"{variable}={text}: no section {section!r}{_near(section, Config.__struct_fields__)}")
+    if key not in _fields(section):
+        raise ConfigError(f"{variable}={text}: no key {section}.{key}{_near(key, _fields(section))}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        # Plain text needs no quotes; a list may be given as its parts.
+        value = text.split(",") if isinstance(getattr(getattr(Config(), section), key), tuple) else text
+    raw.setdefault(section, {})[key] = value

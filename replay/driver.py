@@ -1,0 +1,171 @@
+"""Drives recorded inputs through the fold, and builds that fold out of a configuration.
+
+Live and replay differ by who calls `Fold.push`. Here it is a merge of recordings, as fast as it goes or at a multiple of the pace at
+which they were received.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.block import Block, Keys
+from engine.config import Config
+from engine.errors import ConfigError, ReplayError
+from engine.events import Key
+from engine.fold import Fold
+from engine.ingress import Ingress
+from replay.merge import merge
+from replay.sources import Source
+from store.batch import program_of
+from store.builtin import builtin_views, resolve
+from store.expression import parse
+from store.ring import OnlineStore
+from store.schema import FeatureView
+
+PACED_SLICE_NS = 20_000_000  # of wall time: how finely a paced replay is cut
+
+
+def views_of(config: Config) -> tuple[FeatureView, ...]:
+    """Return the views that a configuration asks for: built in or defined in it. Raises ConfigError for any that cannot be."""
+    defined = {
+        name: FeatureView(
+            name,
+            {
+                feature: parse(text, f"features.define.{name}.features.{feature}")
+                for feature, text in view.features.items()
+            },
+            clock=view.clock,
+            version=view.version,
+            description=view.description,
+        )
+        for name, view in config.features.define.items()
+    }
+    if taken := sorted(set(defined) & set(builtin_views())):
+        raise ConfigError(f"features.define.{taken[0]}: that name is a built-in view's")
+    return resolve([defined.get(name, name) for name in config.features.views])
+
+
+def build_fold(
+    config: Config,
+    strategies: Sequence[Any],
+    *,
+    views: tuple[FeatureView, ...] | None = None,
+    digests: bool = False,
+    report: Callable[[Any], None] | None = None,
+    rows: Callable[[str, Key, npt.NDArray[np.int64], npt.NDArray[np.float64]], None] | None = None,
+) -> Fold:
+    """Return a fold of the configured views and these strategies, started and ready for its first input.
+
+    Raises ConfigError for a strategy that subscribes to a view that is not computed.
+    """
+    program = program_of(views_of(config) if views is None else views)
+    store = OnlineStore(
+        program,
+        keep=config.store.ring_rows,
+        block_rows=config.store.ring_rows,
+        window_ticks_max=config.features.window_ticks_max,
+    )
+    ingress = Ingress(max_ahead_ns=config.ingress.max_ahead_ns, not_contiguous=config.ingress.not_contiguous)
+    fold = Fold(ingress, store, bus_limit=config.engine.bus_limit, digests=digests, report=report, rows=rows)
+    for strategy in strategies:
+        for topic in strategy.subscribes:
+            if isinstance(topic, str) and topic not in store.views:
+                raise ConfigError(
+                    f"strategy {strategy.name} subscribes to {topic!r}; views that are computed: {', '.join(store.views)}"
+                )
+        strategy.enter(fold, store, config.engine.seed)
+        fold.add(strategy)
+    program.block  # noqa: B018 - compiles now, so that the first input does not wait for it
+    fold.start()
+    return fold
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which inputs of the sources are folded: `start` <= received < `stop`, symbols, and up to a sequence number."""
+
+    start: int | None = None
+    stop: int | None = None
+    symbols: tuple[str, ...] = ()
+    until_sequence: int | None = None
+
+    def apply(self, block: Block, keys: Keys) -> Block:
+        """Return the rows of a block that are selected."""
+        wanted = np.ones(len(block), bool)
+        if self.start is not None:
+            wanted &= block.received >= self.start
+        if self.stop is not None:
+            wanted &= block.received < self.stop
+        if self.symbols:
+            codes = [code for code in range(len(keys)) if {keys[code][1], ":".join(keys[code])} & set(self.symbols)]
+            wanted &= np.isin(block.key, codes)
+        return block if wanted.all() else block.take(wanted)
+
+
+def drive(
+    fold: Fold,
+    sources: Sequence[Source],
+    selection: Selection | None = None,
+    *,
+    pace: Callable[[int], None] | None = None,
+    speed: float = 1.0,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Fold all that is selected of the sources.
+
+    pace: given the `received` (ns) of the next input, waits until it is its turn; None folds as fast as it goes. speed: only cuts the
+    blocks of a paced replay finely enough. progress: hears how many rows were read since it last heard.
+    Raises ReplayError if symbols were asked for that the sources do not hold.
+    """
+    selection = selection or Selection()
+    for block in merge([source.blocks(fold.keys) for source in sources]):
+        chosen = selection.apply(block, fold.keys)
+        for part in _parts(chosen, None if pace is None else int(PACED_SLICE_NS * speed)):
+            if pace is not None:
+                pace(int(part.received[0]))
+            if not _push(fold, part, selection.until_sequence):
+                return
+        if progress is not None:
+            progress(len(block))
+    _check_symbols(fold.keys, selection.symbols)
+
+
+def _parts(block: Block, slice_ns: int | None) -> Iterator[Block]:
+    """Cut a block where `slice_ns` of received time have passed."""
+    if slice_ns is None or not len(block):
+        yield block
+        return
+    ticks = np.maximum.accumulate(block.received) // slice_ns
+    edges = [0, *(np.flatnonzero(np.diff(ticks)) + 1).tolist(), len(block)]
+    for first, end in itertools.pairwise(edges):
+        yield block.take(slice(first, end))
+
+
+def _push(fold: Fold, block: Block, until: int | None) -> bool:
+    """Fold a block, not beyond a sequence number; return whether to go on."""
+    if until is None:
+        fold.push(block)
+        return True
+    done = 0
+    while done < len(block):
+        left = until - fold.ingress.next_sequence + 1
+        if left <= 0:
+            return False
+        # A row may take two numbers, its gap's and its own.
+        count = max(1, left // 2)
+        fold.push(block.take(slice(done, done + count)))
+        done += count
+    return True
+
+
+def _check_symbols(keys: Keys, symbols: tuple[str, ...]) -> None:
+    found = {name for code in range(len(keys)) for name in (keys[code][1], ":".join(keys[code]))}
+    if missing := [symbol for symbol in symbols if symbol not in found]:
+        held = ", ".join(sorted({keys[code][1] for code in range(len(keys))})) or "none"
+        raise ReplayError(f"symbols {', '.join(missing)}: not in the sources, which hold {held}")

@@ -1,0 +1,243 @@
+"""Recordings as blocks: Parquet ticks and quotes, and captures of raw websocket messages.
+
+A capture goes through the very decoder that a live feed uses. Its connections are rebased to a common start, the first one's, and
+merged; `timestamp` moves with `received`, so windows and latencies stay what they were.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.block import IS_QUOTE, IS_TRADE, NO_ID, Block, Keys
+from engine.errors import DecodeError, EngineError, ReplayError
+from engine.events import Quote, Tick
+from feeds import DECODERS, decoder
+from replay.merge import merge
+from store.tables import is_quotes, to_block
+
+BATCH_ROWS = 1 << 16
+PROBE_LINES = 500
+SIDE_CODES = {"buy": 1, "sell": -1, None: 0}
+BUILT_IN = Path(__file__).parent / "recordings" / "binance.jsonl.gz"
+"""The recording that comes with tickfold: real Binance messages."""
+
+
+class Source(Protocol):
+    """A recording: read once, in its own order."""
+
+    @property
+    def name(self) -> str: ...
+    def rows(self) -> int | None:
+        """How many rows it holds, None if that is not known before reading."""
+
+    def blocks(self, keys: Keys) -> Iterator[Block]:
+        """Yield its rows as blocks under the numbers of `keys`."""
+
+    def notes(self) -> list[str]:
+        """What its reader should know once it was read: what was passed over."""
+
+
+def open_source(path: str | Path) -> Source:
+    """Return the recording at a path. Raises ReplayError that says what was found and what was expected."""
+    path = Path(path)
+    if not path.exists():
+        raise ReplayError(f"{path}: no such file")
+    if path.is_dir():
+        raise ReplayError(
+            f"{path}: expected a Parquet file of ticks or quotes, or a capture (.jsonl, .jsonl.gz), found a folder"
+        )
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return Capture(path)
+    if path.suffix == ".parquet":
+        return ParquetSource(path)
+    raise ReplayError(f"{path}: expected Parquet ticks or quotes (.parquet) or a capture (.jsonl, .jsonl.gz)")
+
+
+class ParquetSource:
+    """A Parquet file of ticks or of quotes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ReplayError(f"{path}: expected a Parquet file: {error}") from error
+        if is_quotes(self._file.schema_arrow.names) is None:
+            found = ", ".join(self._file.schema_arrow.names)
+            raise ReplayError(
+                f"{path}: expected ticks (price, volume, ...) or quotes (bid, ask, ...), found columns {found}"
+            )
+
+    def rows(self) -> int:
+        count: int = self._file.metadata.num_rows
+        return count
+
+    def blocks(self, keys: Keys) -> Iterator[Block]:
+        try:
+            for batch in self._file.iter_batches(BATCH_ROWS):
+                yield to_block(pa.Table.from_batches([batch]), keys, str(self.path))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ReplayError(f"{self.path}: cannot be read to its end: {error}") from error
+
+    def notes(self) -> list[str]:
+        return []
+
+
+class Line(msgspec.Struct):
+    """One line of a capture, as far as a replay needs it."""
+
+    kind: str
+    recv_ns: int = 0
+    conn: str = ""
+    raw: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def frame(self) -> bytes:
+        """The message as it was on the wire."""
+        raw = bytes(self.raw)
+        return msgspec.json.decode(raw, type=str).encode() if raw.startswith(b'"') else raw
+
+
+@dataclass
+class Columns:
+    """Events on their way into a block, column by column."""
+
+    rows: list[tuple[int, int, int, int, float, float, int, float, float, int, bool]] = field(default_factory=list)
+
+    def add(self, event: Tick | Quote, keys: Keys, shift: int) -> None:
+        """Append an event whose times move by `shift` ns."""
+        code = keys.code((event.exchange, event.symbol))
+        times = event.timestamp + shift, event.received + shift
+        if isinstance(event, Tick):
+            number = NO_ID if event.trade_id is None else event.trade_id
+            side = SIDE_CODES[event.side]
+            row = (code, IS_TRADE, *times, event.price, event.volume, side, np.nan, np.nan, number, event.late)
+        else:
+            number = NO_ID if event.update_id is None else event.update_id
+            row = (
+                code,
+                IS_QUOTE,
+                *times,
+                event.bid,
+                event.bid_volume,
+                0,
+                event.ask,
+                event.ask_volume,
+                number,
+                event.late,
+            )
+        self.rows.append(row)
+
+    def block(self) -> Block:
+        """Return all events as one block."""
+        types = (
+            np.int32,
+            np.uint8,
+            np.int64,
+            np.int64,
+            *[np.float64] * 2,
+            np.int8,
+            *[np.float64] * 2,
+            np.int64,
+            np.uint8,
+        )
+        columns = zip(*self.rows, strict=True) if self.rows else iter([()] * len(types))
+        return Block(*(np.array(column, kind) for column, kind in zip(columns, types, strict=True)))
+
+
+class Capture:
+    """A file of raw websocket messages, one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.undecodable = 0
+        """Frames that break the protocol; they are counted and passed over."""
+        self.first_error = ""
+
+    def rows(self) -> None:
+        return None
+
+    def blocks(self, keys: Keys) -> Iterator[Block]:
+        feed = decoder(self._feed())
+        connections: dict[str, Columns] = {}
+        starts: dict[str, int] = {}
+        for number, line in self._lines():
+            start = starts.setdefault(line.conn, line.recv_ns)
+            if line.kind != "recv":
+                continue
+            columns = connections.setdefault(line.conn, Columns())
+            shift = next(iter(starts.values())) - start
+            try:
+                events = feed.decode(line.frame, line.recv_ns)
+            except DecodeError as error:
+                self.undecodable += 1
+                self.first_error = self.first_error or f"{self.path}:{number}: {error}"
+                continue
+            for event in events:
+                if isinstance(event, (Tick, Quote)):
+                    columns.add(event, keys, shift)
+        yield from merge([iter([columns.block()]) for columns in connections.values()])
+
+    def notes(self) -> list[str]:
+        if not self.undecodable:
+            return []
+        return [f"{self.undecodable} frames of {self.path} could not be decoded; the first: {self.first_error}"]
+
+    def _feed(self) -> str:
+        """Name the feed that was captured: by the name of the file, else by which decoder finds most events in its first lines."""
+        named = [name for name in DECODERS if self.name.startswith(name)]
+        if named:
+            return max(named, key=len)
+        lines = [line for (_, line), _ in zip(self._lines(), range(PROBE_LINES), strict=False) if line.kind == "recv"]
+        counts = {name: sum(_events_in(name, line) for line in lines) for name in DECODERS}
+        best = max(counts, key=lambda name: counts[name])
+        if not counts[best]:
+            raise ReplayError(
+                f"{self.path}: expected messages of one of {', '.join(DECODERS)}, found none in its first {PROBE_LINES} lines"
+            )
+        return best
+
+    def _lines(self) -> Iterator[tuple[int, Line]]:
+        reader = msgspec.json.Decoder(Line)
+        try:
+            with _open(self.path) as file:
+                for number, text in enumerate(file, 1):
+                    if not text.strip():
+                        continue
+                    try:
+                        yield number, reader.decode(text)
+                    except msgspec.DecodeError as error:
+                        raise ReplayError(
+                            f"{self.path}:{number}: expected a JSON object with kind, recv_ns, conn, raw: {error}"
+                        ) from error
+        except (OSError, EOFError) as error:
+            raise ReplayError(f"{self.path}: cannot be read to its end: {error}") from error
+
+
+def _events_in(name: str, line: Line) -> int:
+    try:
+        return len(decoder(name).decode(line.frame, line.recv_ns))
+    except EngineError:
+        return 0
+
+
+def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
+    return gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
+
+
+def total_rows(sources: Iterable[Source]) -> int | None:
+    """Return how many rows all sources hold, None if one does not know."""
+    counts = [source.rows() for source in sources]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
