@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from engine.bus import Bus, Handler, Route, Topic
 from engine.errors import ConfigError
-from engine.events import Command, HandlerFailed, Key, Parked, Resumed
+from engine.events import Command, Event, HandlerFailed, Key, Parked, Resumed
 
 FAILURES_IN_A_ROW = 5
 
@@ -136,7 +136,11 @@ class Supervisor:
                 supervised.failures = 0  # type: ignore[attr-defined]
 
     def _publish(self, supervised: Any, result: Iterable[Any]) -> None:
-        events = [self._fill(supervised.actor, event) for event in result]
+        # A single event is taken as what it obviously means.
+        given = (result,) if isinstance(result, Event) else result
+        events = [self._fill(supervised.actor, event) for event in given]
+        if not events:
+            return
         self.bus.publish(events)
         for event in events:
             self._outlet(event)

@@ -43,7 +43,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Block:
-    """Columns of equal length. What a row does not have is NaN, 0, NO_ID."""
+    """Columns of equal length, contiguous, read-only from then on. What a row does not have is NaN, 0, NO_ID."""
 
     key: npt.NDArray[np.int32]  # as `Keys` numbers them
     kind: npt.NDArray[np.uint8]  # IS_TRADE or IS_QUOTE
@@ -57,13 +57,17 @@ class Block:
     trade_id: npt.NDArray[np.int64]  # update id of a quote
     late: npt.NDArray[np.uint8]  # 1 for history
 
+    def __post_init__(self) -> None:
+        """Make the columns what compiled code takes as an input: contiguous (all that make them see to that) and read-only."""
+        for column in vars(self).values():
+            column.flags.writeable = False
+
     def __len__(self) -> int:
         return len(self.key)
 
     def take(self, rows: slice | npt.NDArray[Any]) -> Block:
         """Return the rows of a slice, a mask or an index array."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Block(**{name: column[rows] if len(column) else column for name, column in columns.items()})
+        return Block(*(column[rows] if len(column) else column for column in vars(self).values()))
 
     def with_key(self, key: npt.NDArray[np.int32]) -> Block:
         """Return the same rows under other keys."""

@@ -171,18 +171,19 @@ def run_replay(options: argparse.Namespace) -> int:
 def run_audit(options: argparse.Namespace) -> int:
     """Prove that the past does not know the future."""
     from replay.audit import audit_fold
+    from replay.terminal import progress_bar
 
     config = _config(options)
-    say = (lambda text: print(text, file=sys.stderr)) if sys.stderr.isatty() else (lambda _: None)
-    result = audit_fold(
-        config,
-        lambda: _strategies(config),
-        lambda: _sources(options.sources),
-        _selection(options),
-        cuts=options.cuts,
-        seed=options.seed,
-        progress=say,
-    )
+    with progress_bar("audit", options.cuts) as progress:
+        result = audit_fold(
+            config,
+            lambda: _strategies(config),
+            lambda: _sources(options.sources),
+            _selection(options),
+            cuts=options.cuts,
+            seed=options.seed,
+            progress=progress,
+        )
     if options.json:
         print(json.dumps(result.to_builtins()))
     else:

@@ -1,4 +1,4 @@
-"""The engine's clock. Inside the fold time is that of the input being folded; only the shell looks at the machine's."""
+"""Clocks: inside the fold time is that of the input being folded (`Fold.now`); only the shell looks at the machine's."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ class Clock(Protocol):
     """Tells the time: int nanoseconds UTC that never decrease."""
 
     def now(self) -> int: ...
-
-
-class ManualClock:
-    """A clock that stands where it is put: the fold's, moved to `received` of each input."""
-
-    def __init__(self, start: int = 0) -> None:
-        self._now = start
-
-    def now(self) -> int:
-        return self._now
-
-    def advance_to(self, now: int) -> None:
-        """Move forward; an earlier time is ignored, because time never goes back."""
-        self._now = max(self._now, now)
 
 
 class LiveClock:

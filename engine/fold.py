@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.actor import Actor, Supervisor
-from engine.block import NO_ID, Block, Keys
+from engine.block import IS_QUOTE, IS_TRADE, NO_ID, Block, Keys
 from engine.bus import Route
 from engine.digest import Digests, update
 from engine.errors import StrategyError
@@ -125,6 +125,8 @@ class Fold:
         self._last = (0, 0, 0)
         self._due: list[tuple[npt.NDArray[np.int64], list[Any], list[tuple[Route, ...]]]] = []
         self._ranks = FIRST_VIEW_RANK + len(features.views) + 1
+        self._places = features.program.places
+        self._scopes = tuple(dict.fromkeys(place.scope for place in self._places.values()))
         features.cursor = self.sequence
 
     # -- time and identity, as actors see them
@@ -191,7 +193,8 @@ class Fold:
 
     def push(self, block: Block) -> None:
         """Fold market inputs in their order. The keys in the block are numbers of `self.keys`."""
-        self.ingress.open([self.keys[code][0] for code in range(len(self.keys))])
+        if len(self.keys) > len(self.ingress.state):
+            self.ingress.open([self.keys[code][0] for code in range(len(self.keys))])
         start = 0
         while start < len(block):
             stop = self._stop(block, start)
@@ -213,17 +216,20 @@ class Fold:
             outcome, block.timestamp, admitted.received, admitted.sequence, block.price, block.volume, block.side,
             block.ask, block.ask_volume,
         )  # fmt: skip
-        codes = np.flatnonzero(np.bincount(block.key, minlength=len(self.keys)))
         self.folded += len(admitted.gaps) + int(np.count_nonzero((outcome == TRADE) | (outcome == QUOTE)))
-        if len(codes) == 1:
-            self._fold_key(int(codes[0]), columns, admitted, None)
+        if block.key[0] == block.key[-1] and (block.key == block.key[0]).all():
+            self._fold_key(int(block.key[0]), columns, admitted, None)
         else:
+            codes = np.flatnonzero(np.bincount(block.key, minlength=len(self.keys)))
             order = np.argsort(block.key, kind="stable")
             ends = np.searchsorted(block.key[order], codes, side="right").tolist()
             first = 0
             for code, end in zip(codes.tolist(), ends, strict=True):
                 rows = order[first:end]
-                self._fold_key(code, tuple(c[rows] if len(c) else c for c in columns), admitted, rows)
+                own = tuple(column[rows] if len(column) else column for column in columns)
+                for column in own:
+                    column.flags.writeable = False
+                self._fold_key(code, own, admitted, rows)
                 first = end
         if (self.report is not None and outcome.max(initial=0) > DUPLICATE) or self.bus.has(Refused):
             self._report_refused(admitted)
@@ -233,20 +239,18 @@ class Fold:
         """Fold one key's rows, and build what is due to those who listen."""
         key = self.keys[code]
         lane = self.features.lane(key)
-        places = self.features.program.places
-        scopes = dict.fromkeys(place.scope for place in places.values())
-        before = {scope: lane.emitted(scope) for scope in scopes}
+        before = [lane.emitted(scope) for scope in self._scopes]
         overflows = lane.run_block(columns)
-        fresh = {scope: lane.emitted(scope) - before[scope] for scope in scopes}
+        fresh = {scope: lane.emitted(scope) - count for scope, count in zip(self._scopes, before, strict=True)}
         if self.is_digested:
             self._digest_inputs(key, columns, admitted, rows)
         if self.is_digested or self.rows is not None:
-            for view, place in places.items():
+            for view, place in self._places.items():
                 if count := fresh[place.scope]:
                     self._put_out(view, key, lane.stamps(place.scope, count), lane.values(view, count))
         self._due_gaps(code, key, admitted)
         self._due_inputs(key, columns, admitted, rows)
-        for rank, (view, place) in enumerate(places.items(), FIRST_VIEW_RANK):
+        for rank, (view, place) in enumerate(self._places.items(), FIRST_VIEW_RANK):
             if (count := fresh[place.scope]) and (routes := self.bus.routes(view, key)):
                 self._due_features(key, lane, view, rank, count, routes)
         for row, span in overflows:
@@ -281,39 +285,39 @@ class Fold:
 
     def _due_inputs(self, key: Key, columns: Columns, admitted: Admitted, rows: npt.NDArray[np.intp] | None) -> None:
         ticks, quotes = self.bus.routes(Tick, key), self.bus.routes(Quote, key)
-        late_ticks, late_quotes = (tuple(route for route in routes if route.late) for routes in (ticks, quotes))
         if not ticks and not quotes:
             return
         outcome, timestamp, received, sequence, price, volume, side, ask, ask_volume = columns
-        ids = admitted.block.trade_id if rows is None else admitted.block.trade_id[rows]
-        kind = admitted.block.kind if rows is None else admitted.block.kind[rows]
-        for routes, is_late, wanted in (
-            (ticks, False, outcome == TRADE),
-            (late_ticks, True, (outcome == LATE) & (kind == 0)),
-        ):
-            if routes and wanted.any():
-                picked = (c[wanted].tolist() for c in (price, volume, side, timestamp, received, ids, sequence))
-                events: list[Any] = [
-                    Tick(*key, p, v, SIDES[s], t, r, None if i == NO_ID else i, n, is_late)
-                    for p, v, s, t, r, i, n in zip(*picked, strict=True)
-                ]
-                self._due.append((sequence[wanted] * self._ranks + INPUT_RANK, events, [routes] * len(events)))
-        for routes, is_late, wanted in (
-            (quotes, False, outcome == QUOTE),
-            (late_quotes, True, (outcome == LATE) & (kind == 1)),
-        ):
-            if routes and wanted.any():
-                picked = (
-                    c[wanted].tolist() for c in (price, volume, ask, ask_volume, timestamp, received, ids, sequence)
-                )
-                events = [
-                    Quote(*key, b, bv, a, av, t, r, None if i == NO_ID else i, n, is_late)
-                    for b, bv, a, av, t, r, i, n in zip(*picked, strict=True)
-                ]
-                self._due.append((sequence[wanted] * self._ranks + INPUT_RANK, events, [routes] * len(events)))
+        own = (admitted.block.kind, admitted.block.trade_id)
+        kind, ids = own if rows is None else (column[rows] for column in own)
+        is_input = (outcome == TRADE) | (outcome == QUOTE) | (outcome == LATE)
+        wanted = is_input & ((kind == IS_TRADE) if not quotes else (kind == IS_QUOTE) if not ticks else True)
+        if not len(ask):
+            ask = ask_volume = price
+        picked: Columns = (outcome, kind, timestamp, received, sequence, ids, price, volume, side, ask, ask_volume)
+        if not wanted.all():
+            picked = tuple(column[wanted] for column in picked)
+        late_routes = {IS_TRADE: _late(ticks), IS_QUOTE: _late(quotes)}
+        places: list[int] = []
+        events: list[Any] = []
+        hearing: list[tuple[Route, ...]] = []
+        exchange, symbol = key
+        for o, k, t, r, n, i, p, v, s, a, av in zip(*(column.tolist() for column in picked), strict=True):
+            routes = late_routes[k] if o == LATE else ticks if k == IS_TRADE else quotes
+            if not routes:
+                continue
+            number = None if i == NO_ID else i
+            if k == IS_TRADE:
+                events.append(Tick(exchange, symbol, p, v, SIDES[s], t, r, number, n, o == LATE))
+            else:
+                events.append(Quote(exchange, symbol, p, v, a, av, t, r, number, n, o == LATE))
+            hearing.append(routes)
+            places.append(n * self._ranks + INPUT_RANK)
+        if events:
+            self._due.append((np.array(places), events, hearing))
 
     def _due_features(self, key: Key, lane: Lane, view: str, rank: int, count: int, routes: tuple[Route, ...]) -> None:
-        place = self.features.program.places[view]
+        place = self._places[view]
         stamps = lane.stamps(place.scope, count)
         block, columns = lane.block(view), place.columns
         number = lane.emitted(place.scope) - count
@@ -403,3 +407,7 @@ class Fold:
             standing = msgspec.msgpack.encode((name, supervised.listening, supervised.failures))
             update(total, (standing, supervised.actor.snapshot()))
         return total.hexdigest()
+
+
+def _late(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    return tuple(route for route in routes if route.late)

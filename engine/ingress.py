@@ -256,20 +256,16 @@ def compiled_admit() -> Callable[..., tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A block that went through the ingress. `received` is what the block's was, made never to decrease within a key."""
+    """A block that went through the ingress. `received` is what the block's was, made never to decrease within a key.
+
+    The columns are read-only.
+    """
 
     block: Block
     outcome: npt.NDArray[np.uint8]
     sequence: Integers
     received: Integers
     gaps: Integers  # a row each: row of the block, sequence, first id, last id, missing, filled
-
-
-def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a contiguous view that compiled code takes as an input. A column without memory becomes one."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 class Ingress:
@@ -299,13 +295,10 @@ class Ingress:
         """Judge a block. Every key in it must have been opened."""
         count = len(block)
         outcome, numbered, known = np.empty(count, np.uint8), np.empty(count, np.int64), np.empty(count, np.int64)
-        columns = [
-            read_only(column)
-            for column in (
-                block.key, block.kind, block.timestamp, block.received, block.price, block.volume, block.ask,
-                block.ask_volume, block.trade_id, block.late,
-            )
-        ]  # fmt: skip
+        columns = (
+            block.key, block.kind, block.timestamp, block.received, block.price, block.volume, block.ask, block.ask_volume,
+            block.trade_id, block.late,
+        )  # fmt: skip
         gaps, done = [], 0
         while True:
             done, self.next_sequence, found = self._admit(
@@ -325,6 +318,8 @@ class Ingress:
                 gaps.append(self._gaps[:found].copy())
             if done == count:
                 break
+        for column in (outcome, numbered, known):
+            column.flags.writeable = False
         return Admitted(block, outcome, numbered, known, np.concatenate(gaps) if gaps else self._gaps[:0])
 
     def number(self) -> int:

@@ -132,11 +132,11 @@ class Audit:
 
 
 def audit(
-    pipeline: Pipeline, block: Block, *, cuts: int = 20, seed: int = 0, progress: Callable[[str], None] | None = None
+    pipeline: Pipeline, block: Block, *, cuts: int = 20, seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> Audit:
     """Run a pipeline on inputs, and again with another future at each of `cuts` random moments.
 
-    Stops at the first value that changed. Raises ReplayError if there are too few inputs to cut, or `cuts` is not positive.
+    Stops at the first value that changed. `progress` hears how many cuts are done. Raises ReplayError if there are too few inputs to cut, or `cuts` is not positive.
     """
     if cuts < 1:
         raise ReplayError(f"audit: {cuts} cuts: expected at least 1")
@@ -151,14 +151,14 @@ def audit(
     result = Audit(len(block), cuts, len(recorded), columns, rows)
     for number, at in enumerate(np.sort(random.integers(0, len(moments) - 1, cuts)).tolist(), 1):
         cut = int(moments[at])
-        if progress is not None:
-            progress(f"audit: cut {number} of {cuts}, at {_utc(cut)}")
         past = known <= cut
         experiments = (("taken away", block.take(past)), ("altered", _altered(block, past, random)))
         for experiment, inputs in experiments:
             result.offender = _compare(recorded, pipeline(inputs), cut, experiment)
             if result.offender is not None:
                 return result
+        if progress is not None:
+            progress(number)
     return result
 
 
@@ -171,7 +171,7 @@ def audit_fold(
     cuts: int = 20,
     seed: int = 0,
     views: tuple[FeatureView, ...] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Audit:
     """Audit the fold of a configuration: every feature column and every signal; then report the warm-up of each column.
 

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine.block import Block, Keys
+from engine.config import Config
 from engine.errors import ConfigError
 from engine.ingress import Ingress
 from store.builtin import resolve
-from store.codegen import STAMPS
+from store.layout import STAMPS
 from store.program import Program
 from store.ring import RECEIVED, SEQUENCE, TIMESTAMP, Lane
 from store.schema import FeatureView
@@ -22,9 +23,7 @@ from store.tables import to_block
 CHUNK_ROWS = (
     1 << 16
 )  # what the ingress writes about a chunk is still in the processor's cache when the program reads it
-MAX_AHEAD_NS = 10_000_000_000
-NOT_CONTIGUOUS = ("kucoin",)
-WINDOW_TICKS_MAX = 1 << 20
+DEFAULTS = Config()
 
 _programs: dict[Any, Program] = {}
 
@@ -42,9 +41,9 @@ def compute(
     ticks: pa.Table,
     quotes: pa.Table | None = None,
     *,
-    max_ahead_ns: int = MAX_AHEAD_NS,
-    not_contiguous: tuple[str, ...] = NOT_CONTIGUOUS,
-    window_ticks_max: int = WINDOW_TICKS_MAX,
+    max_ahead_ns: int = DEFAULTS.ingress.max_ahead_ns,
+    not_contiguous: tuple[str, ...] = DEFAULTS.ingress.not_contiguous,
+    window_ticks_max: int = DEFAULTS.features.window_ticks_max,
 ) -> pa.Table:
     """Return the features of `views`, one row an emission, in the order of the ticks.
 
@@ -72,7 +71,7 @@ def compute(
         ingress = Ingress(max_ahead_ns=max_ahead_ns, not_contiguous=not_contiguous)
         ingress.open([keys[code][0]])
         own = trades if isinstance(rows, slice) else trades.take(rows)
-        origin = np.arange(len(trades)) if isinstance(rows, slice) else rows
+        origin = np.arange(len(trades)) if isinstance(rows, slice) else rows.copy()
         if asks is not None:
             own, origin = _with_quotes(own, origin, asks.take(asks.key == code))
         lane = Lane(program, keys[code], 0, max(len(own), 1), window_ticks_max)
@@ -105,6 +104,7 @@ def _with_quotes(trades: Block, origin: npt.NDArray[np.intp], quotes: Block) -> 
 
 def _run(lane: Lane, ingress: Ingress, block: Block, origin: npt.NDArray[np.intp]) -> None:
     """Fold one key's rows. In place of a sequence, each row of the result keeps the number of the tick that it came from."""
+    origin.flags.writeable = False
     zeros = np.zeros(min(CHUNK_ROWS, len(block)), np.int32)
     for start in range(0, len(block), CHUNK_ROWS):
         part = block.take(slice(start, start + CHUNK_ROWS))

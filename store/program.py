@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from engine.indicator import Span
 from engine.jit import compile_module
-from store.codegen import KEEP, POSITIONS, STAMPS, WIDTH, ViewPlace, Writer
+from store.codegen import Writer
+from store.layout import KEEP, POSITIONS, STAMPS, WIDTH, ViewPlace
 from store.schema import FeatureView
 
 Floats = npt.NDArray[np.float64]

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from engine.errors import ConfigError, StoreError
 from engine.events import FeatureEvent, Key
 from engine.indicator import Span
-from engine.ingress import read_only
-from store.codegen import POSITIONS, STAMPS
+from store.layout import POSITIONS, STAMPS
 from store.program import Program
 
 TIMESTAMP, RECEIVED, SEQUENCE = range(STAMPS)
@@ -62,6 +61,11 @@ class Lane:
         for values in self._floats:
             values.flags.writeable = False
         self._stamps = [values.view(np.int64) for values in self._floats]
+        self._sequences = [stamps[SEQUENCE] for stamps in self._stamps]
+        self._blocks = {
+            view: self._floats[place.scope][STAMPS + place.first_column :][: len(place.columns)]
+            for view, place in program.places.items()
+        }
 
     def run(self, columns: tuple[npt.NDArray[Any], ...], start: int, stop: int) -> list[tuple[int, Span]]:
         """Fold input rows; return (row, window) for each window that outgrew its memory at that row."""
@@ -80,8 +84,8 @@ class Lane:
                 self._ids = self.arena.view(np.int64)
 
     def run_block(self, columns: tuple[npt.NDArray[Any], ...]) -> list[tuple[int, Span]]:
-        """Fold all rows of the columns (action, timestamp, received, sequence, price, volume, side, ask, ask_volume)."""
-        return self.run(tuple(read_only(column) for column in columns), 0, len(columns[0]))
+        """Fold all rows of the columns (action, timestamp, received, sequence, price, volume, side, ask, ask_volume), read-only."""
+        return self.run(columns, 0, len(columns[0]))
 
     def emitted(self, scope: int) -> int:
         """How many rows one clock has put out so far."""
@@ -100,9 +104,7 @@ class Lane:
 
     def block(self, view: str) -> npt.NDArray[np.float64]:
         """Features x slots of a view, all of them."""
-        place = self.program.places[view]
-        first = STAMPS + place.first_column
-        return self._floats[place.scope][first : first + len(place.columns)]
+        return self._blocks[view]
 
     def table(self, scope: int) -> npt.NDArray[np.float64]:
         """(stamps, columns) x slots of one clock, all of them; the stamps are int64 in these bytes."""
@@ -117,9 +119,18 @@ class Lane:
         """The slot after the newest row of one clock."""
         return int(self._header[POSITIONS + scope])
 
-    def held(self, scope: int) -> int:
-        """How many rows one clock has in memory."""
-        return self.position(scope)
+    def stop(self, scope: int, cursor: int) -> int:
+        """The slot after the newest row of one clock that came of an input up to sequence `cursor`."""
+        position = int(self._header[POSITIONS + scope])
+        sequences = self._sequences[scope]
+        if not position or sequences.item(position - 1) <= cursor:
+            return position
+        return int(sequences[:position].searchsorted(cursor, side="right"))
+
+    def stamp(self, scope: int, slot: int) -> tuple[int, int, int]:
+        """(timestamp, received, sequence) of one row."""
+        stamps = self._stamps[scope]
+        return stamps.item(TIMESTAMP, slot), stamps.item(RECEIVED, slot), stamps.item(SEQUENCE, slot)
 
     @property
     def nbytes(self) -> int:
@@ -131,7 +142,7 @@ class Lane:
         yield self.program.canonical(self.arena)
         keep = int(self._header[1])
         for scope in self.program.scopes:
-            count = min(self.held(scope.index), keep, self.emitted(scope.index))
+            count = min(self.position(scope.index), keep, self.emitted(scope.index))
             at = slice(self.position(scope.index) - count, self.position(scope.index))
             yield np.ascontiguousarray(self._stamps[scope.index][[TIMESTAMP, RECEIVED], at]).tobytes()
             values = self._floats[scope.index][STAMPS:, at].copy()
@@ -198,7 +209,7 @@ class OnlineStore:
         if lane is None:
             nothing = np.empty(0, np.int64)
             return Rows(place.columns, nothing, nothing, nothing, np.empty((len(place.columns), 0)))
-        stop = self._visible(lane, place.scope)
+        stop = lane.stop(place.scope, self.cursor())
         at = slice(max(0, stop - count), stop)
         stamps = lane.table(place.scope).view(np.int64)[:STAMPS, at]
         return Rows(place.columns, stamps[TIMESTAMP], stamps[RECEIVED], stamps[SEQUENCE], lane.block(view)[:, at])
@@ -208,27 +219,19 @@ class OnlineStore:
             raise ConfigError(f"feature view {view!r}: expected one of {', '.join(self.views)}")
         return self.program.places[view]
 
-    def _visible(self, lane: Lane, scope: int) -> int:
-        """The slot after the newest row that the input being folded may see."""
-        sequences = lane.table(scope).view(np.int64)[SEQUENCE, : lane.position(scope)]
-        return int(np.searchsorted(sequences, self.cursor(), side="right"))
-
     def _row(self, view: str, key: Key, timestamp: int, known_by: int) -> FeatureEvent | None:
         place = self._place(view)
         lane = self.lanes.get(key)
         if lane is None:
             return None
-        stop = self._visible(lane, place.scope)
-        stamps = lane.table(place.scope).view(np.int64)
-        if timestamp != NO_LIMIT:
-            stop = min(stop, int(np.searchsorted(stamps[TIMESTAMP, :stop], timestamp, side="right")))
-        if known_by != NO_LIMIT:
-            stop = min(stop, int(np.searchsorted(stamps[RECEIVED, :stop], known_by, side="right")))
+        stop = lane.stop(place.scope, self.cursor())
+        if timestamp != NO_LIMIT or known_by != NO_LIMIT:
+            stamps = lane.table(place.scope).view(np.int64)
+            stop = min(stop, int(stamps[TIMESTAMP, :stop].searchsorted(timestamp, side="right")))
+            stop = min(stop, int(stamps[RECEIVED, :stop].searchsorted(known_by, side="right")))
         if stop == 0:
             return None
         slot = stop - 1
         number = lane.emitted(place.scope) - (lane.position(place.scope) - slot)
         is_ready = number >= lane.ready_from(view)
-        timestamp, received, sequence = stamps[:STAMPS, slot].tolist()
-        block = lane.block(view)
-        return FeatureEvent(view, *key, timestamp, received, sequence, is_ready, place.columns, block, slot)
+        return FeatureEvent(view, *key, *lane.stamp(place.scope, slot), is_ready, place.columns, lane.block(view), slot)

@@ -22,12 +22,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 
 from engine.actor import Subscription
+from engine.clock import Clock
 from engine.errors import StrategyError
 from engine.events import Event, FeatureEvent, FeedStatus, Fill, Gap, Outcome, Prediction, Quote, Signal, Tick
 
@@ -40,12 +41,6 @@ HANDLERS: Mapping[type, str] = {
     FeedStatus: "on_feed_status",
     Gap: "on_gap",
 }
-
-
-class Clock(Protocol):
-    """The fold's clock."""
-
-    def now(self) -> int: ...
 
 
 class Strategy:

@@ -27,10 +27,10 @@ class OrderFlowImbalance(Strategy):
 
     def on_features(self, event: FeatureEvent) -> Iterator[Signal]:
         """Signal when the lean of flow and book changes."""
-        flow = event["trade_imbalance_1m"]
-        market = self.features.latest("market", event.exchange, event.symbol)
-        book = market["imbalance"]
+        flow, book = event["trade_imbalance_1m"], 0.0
         threshold = self.parameters.threshold
+        if abs(flow) > threshold:
+            book = self.features.latest("market", event.exchange, event.symbol)["imbalance"]
         position = 1 if min(flow, book) > threshold else -1 if max(flow, book) < -threshold else 0
         key = f"{event.exchange} {event.symbol}"
         if position == self.state.position.get(key, 0):
