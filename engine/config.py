@@ -99,10 +99,12 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: expected TOML: {error}") from error
     _check_names(raw, where)
-    for variable, text in sorted(environment.items()):
-        if variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in NOT_KEYS:
-            _set(raw, variable, text)
-    return _convert(raw, where)
+    overridden = {
+        _set(raw, variable, text): variable
+        for variable, text in sorted(environment.items())
+        if variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in NOT_KEYS
+    }
+    return _convert(raw, where, overridden)
 
 
 def to_toml(config: Config) -> str:
@@ -134,7 +136,7 @@ def _key(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else msgspec.json.encode(key).decode()
 
 
-def _convert(raw: dict[str, Any], where: str) -> Config:
+def _convert(raw: dict[str, Any], where: str, overridden: Mapping[str, str]) -> Config:
     try:
         return msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
@@ -147,6 +149,9 @@ def _convert(raw: dict[str, Any], where: str) -> Config:
             elif isinstance(value, dict) and part in value:
                 value = value[part]
         expected = expected[0].lower() + expected[1:].replace("`", "")
+        where = next(
+            (overridden[name] for name in overridden if key == name or key.startswith((f"{name}.", f"{name}["))), where
+        )
         raise ConfigError(f"{where}: {key or 'the whole'} = {value!r}: {expected}") from error
 
 
@@ -173,8 +178,8 @@ def _near(name: str, known: tuple[str, ...]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
 
 
-def _set(raw: dict[str, Any], variable: str, text: str) -> None:
-    """Apply one variable of the environment."""
+def _set(raw: dict[str, Any], variable: str, text: str) -> str:
+    """Apply one variable of the environment; return the key that it sets."""
     section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
     if not separator:
         raise ConfigError(f"{variable}={text}: expected {PREFIX}SECTION__KEY, such as {PREFIX}INGRESS__MAX_AHEAD_MS")
@@ -188,3 +193,4 @@ def _set(raw: dict[str, Any], variable: str, text: str) -> None:
         # Plain text needs no quotes; a list may be given as its parts.
         value = text.split(",") if isinstance(getattr(getattr(Config(), section), key), tuple) else text
     raw.setdefault(section, {})[key] = value
+    return f"{section}.{key}"

@@ -95,7 +95,7 @@ class Features(Protocol):
 class Fold:
     """Folds inputs in one order. Pure: what it knows of the world is what it is given.
 
-    `digests` off saves the hashing. `report` hears of everything published, and of what the ingress refused. `rows` is given all new
+    `keys` numbers the keys of the blocks; several folds may share one.     `digests` off saves the hashing. `report` hears of everything published, and of what the ingress refused. `rows` is given all new
     rows of a view and key, (timestamp, received, sequence) x count and features x count, valid until it returns.
     """
 
@@ -104,6 +104,7 @@ class Fold:
         ingress: Ingress,
         features: Features,
         *,
+        keys: Keys | None = None,
         bus_limit: int = 10_000,
         digests: bool = False,
         report: Callable[[Any], None] | None = None,
@@ -111,7 +112,7 @@ class Fold:
     ) -> None:
         self.ingress = ingress
         self.features = features
-        self.keys = Keys()
+        self.keys = Keys() if keys is None else keys
         self.report = report
         self.rows = rows
         self.supervisor = Supervisor(now=self._stamp, bus_limit=bus_limit, outlet=self._published, fill=self._completed)
@@ -122,7 +123,6 @@ class Fold:
         """Inputs folded: trades, quotes and gaps; neither late ones nor what the ingress dropped."""
         self.signals = 0
         self._current: Any = Heartbeat(0, 0)
-        self._last = (0, 0, 0)
         self._due: list[tuple[npt.NDArray[np.int64], list[Any], list[tuple[Route, ...]]]] = []
         self._ranks = FIRST_VIEW_RANK + len(features.views) + 1
         self._places = features.program.places
@@ -339,7 +339,7 @@ class Fold:
             reason = f"{OUTCOMES[outcome[row]]}: {self.ingress.describe(block, row, int(outcome[row]))}"
             event = Refused(*key, reason, int(block.timestamp[row]), int(block.received[row]))
             if routes := self.bus.routes(Refused, key):
-                place = max(int(latest[row]), self._last[2]) * self._ranks + self._ranks - 1
+                place = int(latest[row]) * self._ranks + self._ranks - 1
                 self._due.append((np.array([place]), [event], [routes]))
             if self.report is not None:
                 self.report(event)

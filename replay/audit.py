@@ -211,8 +211,7 @@ def fold_pipeline(
                 name = f"signals of {event.strategy} {event.exchange} {event.symbol}"
                 parts.setdefault(name, []).append((np.array([event.received]), values))
 
-        fold = build_fold(config, strategies(), views=views, rows=rows, report=report)
-        fold.keys = keys
+        fold = build_fold(config, strategies(), views=views, keys=keys, rows=rows, report=report)
         fold.push(block)
         fold.stop()
         return {

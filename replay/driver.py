@@ -56,6 +56,7 @@ def build_fold(
     strategies: Sequence[Any],
     *,
     views: tuple[FeatureView, ...] | None = None,
+    keys: Keys | None = None,
     digests: bool = False,
     report: Callable[[Any], None] | None = None,
     rows: Callable[[str, Key, npt.NDArray[np.int64], npt.NDArray[np.float64]], None] | None = None,
@@ -72,7 +73,7 @@ def build_fold(
         window_ticks_max=config.features.window_ticks_max,
     )
     ingress = Ingress(max_ahead_ns=config.ingress.max_ahead_ns, not_contiguous=config.ingress.not_contiguous)
-    fold = Fold(ingress, store, bus_limit=config.engine.bus_limit, digests=digests, report=report, rows=rows)
+    fold = Fold(ingress, store, keys=keys, bus_limit=config.engine.bus_limit, digests=digests, report=report, rows=rows)
     for strategy in strategies:
         for topic in strategy.subscribes:
             if isinstance(topic, str) and topic not in store.views:
