@@ -151,7 +151,7 @@ def run_replay(options: argparse.Namespace) -> int:
     with_digest = options.digest or not options.sources
     reporter = Reporter(configure(options.verbose), options.verbose)
     title = ", ".join(source.name for source in sources)
-    view = TerminalView(title, total_rows(sources)) if TerminalView.is_wanted() and not options.json else None
+    view = TerminalView(title, lambda: total_rows(sources)) if TerminalView.is_wanted() and not options.json else None
     fold = build_fold(config, _strategies(config), digests=with_digest, report=view.hear if view else reporter)
     pace = _pacer(options.speed) if options.speed else None
     started = time.perf_counter()

@@ -95,8 +95,9 @@ class Features(Protocol):
 class Fold:
     """Folds inputs in one order. Pure: what it knows of the world is what it is given.
 
-    `keys` numbers the keys of the blocks; several folds may share one.     `digests` off saves the hashing. `report` hears of everything published, and of what the ingress refused. `rows` is given all new
-    rows of a view and key, (timestamp, received, sequence) x count and features x count, valid until it returns.
+    `keys` numbers the keys of the blocks; several folds may share one. `digests` off saves the hashing. `report` hears of everything
+    published, and of what the ingress refused. `rows` is given all new rows of a view and key, (timestamp, received, sequence) x
+    count and features x count, valid until it returns.
     """
 
     def __init__(

@@ -121,7 +121,7 @@ def drive(
     """Fold all that is selected of the sources.
 
     pace: given the `received` (ns) of the next input, waits until it is its turn; None folds as fast as it goes. speed: only cuts the
-    blocks of a paced replay finely enough. progress: hears how many rows were read since it last heard.
+    blocks of a paced replay finely enough. progress: hears how many rows were folded or passed over since it last heard.
     Raises ReplayError if symbols were asked for that the sources do not hold.
     """
     selection = selection or Selection()
@@ -132,8 +132,10 @@ def drive(
                 pace(int(part.received[0]))
             if not _push(fold, part, selection.until_sequence):
                 return
+            if progress is not None:
+                progress(len(part))
         if progress is not None:
-            progress(len(block))
+            progress(len(block) - len(chosen))
     _check_symbols(fold.keys, selection.symbols)
 
 

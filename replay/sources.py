@@ -164,9 +164,10 @@ class Capture:
         self.undecodable = 0
         """Frames that break the protocol; they are counted and passed over."""
         self.first_error = ""
+        self._rows: int | None = None
 
-    def rows(self) -> None:
-        return None
+    def rows(self) -> int | None:
+        return self._rows
 
     def blocks(self, keys: Keys) -> Iterator[Block]:
         feed = decoder(self._feed())
@@ -187,6 +188,7 @@ class Capture:
             for event in events:
                 if isinstance(event, (Tick, Quote)):
                     columns.add(event, keys, shift)
+        self._rows = sum(len(columns.rows) for columns in connections.values())
         yield from merge([iter([columns.block()]) for columns in connections.values()])
 
     def notes(self) -> list[str]:

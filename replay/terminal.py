@@ -26,6 +26,8 @@ SIGNALS_SHOWN = 8
 KEYS_SHOWN = 8
 NOTICES_SHOWN = 3
 DRAWS_A_SECOND = 8
+KEY_WIDTH, COLUMN_WIDTH = 26, 14
+REASON_FROM_WIDTH = 100
 COLUMNS = (
     ("market", "price", "{:,.6g}"),
     ("market", "spread_bps", "{:.2f}"),
@@ -40,7 +42,7 @@ COLUMNS = (
 class TerminalView:
     """Shows a fold while it runs. Reads what the fold put out, and cannot change it."""
 
-    def __init__(self, title: str, total_rows: int | None) -> None:
+    def __init__(self, title: str, total_rows: Callable[[], int | None]) -> None:
         self._console = Console(stderr=True)
         self._signals: deque[Signal] = deque(maxlen=SIGNALS_SHOWN)
         self._notices: deque[str] = deque(maxlen=NOTICES_SHOWN)
@@ -58,7 +60,8 @@ class TerminalView:
             console=self._console,
             expand=True,
         )
-        self._task = self._progress.add_task("rows", total=total_rows, rate="")
+        self._total_rows = total_rows  # a capture knows only once it is decoded
+        self._task = self._progress.add_task("rows", total=total_rows(), rate="")
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
 
     @staticmethod
@@ -115,7 +118,8 @@ class TerminalView:
 
     def _picture(self, fold: Fold) -> RenderableType:
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        self._progress.update(self._task, rate=f"{fold.folded / seconds:,.0f} inputs/s")
+        total = self._progress.tasks[0].total or self._total_rows()
+        self._progress.update(self._task, total=total, rate=f"{fold.folded / seconds:,.0f} inputs/s")
         parts: list[RenderableType] = [
             self._progress,
             self._counts(fold, seconds),
@@ -143,8 +147,9 @@ class TerminalView:
         table = Table(
             box=box.SIMPLE_HEAD, expand=True, title="newest features", title_justify="left", title_style="bold"
         )
-        table.add_column("key")
-        shown = [column for column in COLUMNS if column[0] in fold.features.views]
+        table.add_column("key", no_wrap=True)
+        known = [column for column in COLUMNS if column[0] in fold.features.views]
+        shown = known[: max(1, (self._console.width - KEY_WIDTH) // COLUMN_WIDTH)]
         for view, feature, _ in shown:
             # Which view a column is of matters only where two have a feature of that name.
             table.add_column(f"{feature}\n[dim]{view}[/]", justify="right")
@@ -155,7 +160,7 @@ class TerminalView:
                 row = fold.features.latest(view, exchange, symbol)
                 value = float("nan") if row is None else row[feature]
                 cells.append(form.format(value) if value == value else "[dim]-[/]")  # noqa: PLR0124 - NaN
-            table.add_row(f"{exchange} [bold]{symbol}[/]", *cells)
+            table.add_row(Text.assemble(f"{exchange} ", (symbol, "bold")), *cells)
         if len(fold.keys) > KEYS_SHOWN:
             table.caption = f"and {len(fold.keys) - KEYS_SHOWN} more"
         return table
@@ -164,14 +169,15 @@ class TerminalView:
         table = Table(
             box=box.SIMPLE_HEAD, expand=True, title="newest signals", title_justify="left", title_style="bold"
         )
-        for name in ("time", "strategy", "key", "value", "reason"):
+        names = ("time", "strategy", "key", "value", "reason")[: 5 if self._console.width >= REASON_FROM_WIDTH else 4]
+        for name in names:
             table.add_column(name, justify="right" if name == "value" else "left", no_wrap=True, overflow="ellipsis")
         for signal in reversed(self._signals):
             style = "green" if signal.value > 0 else "red" if signal.value < 0 else "dim"
             key = f"{signal.exchange} {signal.symbol}"
-            table.add_row(
-                _clock(signal.received), signal.strategy, key, Text(f"{signal.value:+g}", style=style), signal.reason
-            )
+            value = Text("0" if signal.value == 0.0 else f"{signal.value:+g}", style=style)
+            cells = (_clock(signal.received), signal.strategy, key, value, signal.reason)
+            table.add_row(*cells[: len(names)])
         return table
 
 
