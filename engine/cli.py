@@ -253,7 +253,7 @@ def _print_result(
     counts = fold.ingress.counts.sum(axis=0)
     shown = ", ".join(f"{int(count):,} {name}" for name, count in zip(OUTCOMES, counts, strict=True) if count)
     print(
-        f"{fold.folded:,} inputs of {len(fold.keys)} keys in {seconds:.2f} s ({fold.folded / max(seconds, 1e-9):,.0f}/s): {shown}"
+        f"{fold.folded:,} inputs of {int(fold.ingress.counts.any(axis=1).sum())} keys in {seconds:.2f} s ({fold.folded / max(seconds, 1e-9):,.0f}/s): {shown}"
     )
     refused = int(counts[DUPLICATE + 1 :].sum())
     if refused:

@@ -399,7 +399,7 @@ class Fold:
         """Hash all that a restart must know, key by key in order: arenas, newest rows, ids, then the strategies' states."""
         total = hashlib.sha256()
         for key, code in sorted((self.keys[code], code) for code in range(len(self.keys))):
-            if code >= len(self.ingress.state):
+            if not self.ingress.has_input(code):
                 continue
             update(total, (part.encode() for part in key))
             update(total, self.features.lane(key).state_parts())

@@ -322,6 +322,10 @@ class Ingress:
             column.flags.writeable = False
         return Admitted(block, outcome, numbered, known, np.concatenate(gaps) if gaps else self._gaps[:0])
 
+    def has_input(self, code: int) -> bool:
+        """Whether a key has had an input: one that a source only mentions, or that was refused throughout, has no state."""
+        return code < len(self.state) and bool(self.state[code, RECEIVED] != NO_ID)
+
     def number(self) -> int:
         """Return the sequence of an input that is not of the market, such as a command."""
         self.next_sequence += 1
