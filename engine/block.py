@@ -43,7 +43,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Block:
-    """Columns of equal length, contiguous, read-only from then on. What a row does not have is NaN, 0, NO_ID."""
+    """Columns of equal length, contiguous, never written to. What a row does not have is NaN, 0, NO_ID."""
 
     key: npt.NDArray[np.int32]  # as `Keys` numbers them
     kind: npt.NDArray[np.uint8]  # IS_TRADE or IS_QUOTE
@@ -56,11 +56,6 @@ class Block:
     ask_volume: npt.NDArray[np.float64]
     trade_id: npt.NDArray[np.int64]  # update id of a quote
     late: npt.NDArray[np.uint8]  # 1 for history
-
-    def __post_init__(self) -> None:
-        """Make the columns what compiled code takes as an input: contiguous (all that make them see to that) and read-only."""
-        for column in vars(self).values():
-            column.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.key)

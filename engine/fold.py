@@ -3,8 +3,6 @@
 A block goes through the ingress, then key by key through the compiled program, which may so write rows ahead of the Python that is
 to hear of them. Then the events that somebody subscribed to are built and delivered in the order of their inputs; while one is
 delivered, `now()` and the store's cursor stand at its input, so nothing later can be seen. Where nobody listens, nothing is built.
-
-For one input, the order is: gap, tick or quote, the features of each view in the order of the views, overflow of a window.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.actor import Actor, Supervisor
-from engine.block import IS_QUOTE, IS_TRADE, NO_ID, Block, Keys
-from engine.bus import Route
+from engine.block import Block, Keys
 from engine.digest import Digests, update
 from engine.errors import StrategyError
 from engine.events import (
@@ -30,19 +27,13 @@ from engine.events import (
     Gap,
     Heartbeat,
     Key,
-    Quote,
     Refused,
-    Side,
     Signal,
-    Tick,
     WindowOverflow,
 )
 from engine.indicator import Span
-from engine.ingress import BAD_PRICE, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
-
-GAP_RANK, INPUT_RANK, FIRST_VIEW_RANK = 0, 1, 2
-SIDES: Mapping[int, Side | None] = {1: "buy", -1: "sell", 0: None}
-Columns = tuple[npt.NDArray[Any], ...]
+from engine.ingress import BAD_PRICE, DUPLICATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
+from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
 
 
 class Place(Protocol):
@@ -54,16 +45,11 @@ class Place(Protocol):
     def columns(self) -> dict[str, int]: ...
 
 
-class Lane(Protocol):
+class Lane(FeatureRows, Protocol):
     """One key's state and newest rows, as the store keeps them."""
 
-    def run_block(self, columns: Columns) -> list[tuple[int, Span]]: ...
-    def emitted(self, scope: int) -> int: ...
-    def position(self, scope: int) -> int: ...
-    def stamps(self, scope: int, count: int) -> npt.NDArray[np.int64]: ...
+    def run(self, columns: Columns) -> list[tuple[int, Span]]: ...
     def values(self, view: str, count: int) -> npt.NDArray[np.float64]: ...
-    def block(self, view: str) -> npt.NDArray[np.float64]: ...
-    def ready_from(self, view: str) -> int: ...
     def state_parts(self) -> Iterable[bytes]: ...
 
 
@@ -120,15 +106,18 @@ class Fold:
         self.bus = self.supervisor.bus
         self.is_digested = digests
         self.digests = {"inputs": Digests(), "features": Digests(), "predictions": Digests(), "signals": Digests()}
-        self.folded = 0
-        """Inputs folded: trades, quotes and gaps; neither late ones nor what the ingress dropped."""
+        self._gaps = 0
         self.signals = 0
         self._current: Any = Heartbeat(0, 0)
-        self._due: list[tuple[npt.NDArray[np.int64], list[Any], list[tuple[Route, ...]]]] = []
-        self._ranks = FIRST_VIEW_RANK + len(features.views) + 1
         self._places = features.program.places
         self._scopes = tuple(dict.fromkeys(place.scope for place in self._places.values()))
+        self._outbox = Outbox(self.bus, features.views)
         features.cursor = self.sequence
+
+    @property
+    def folded(self) -> int:
+        """Inputs folded: trades, quotes and gaps; neither late ones nor what the ingress dropped."""
+        return self._gaps + int(self.ingress.counts[:, [TRADE, QUOTE]].sum())
 
     # -- time and identity, as actors see them
 
@@ -217,9 +206,9 @@ class Fold:
             outcome, block.timestamp, admitted.received, admitted.sequence, block.price, block.volume, block.side,
             block.ask, block.ask_volume,
         )  # fmt: skip
-        self.folded += len(admitted.gaps) + int(np.count_nonzero((outcome == TRADE) | (outcome == QUOTE)))
-        if block.key[0] == block.key[-1] and (block.key == block.key[0]).all():
-            self._fold_key(int(block.key[0]), columns, admitted, None)
+        self._gaps += len(admitted.gaps)
+        if len(block) == 1 or (block.key == block.key[0]).all():
+            self._fold_key(block.key.item(0), columns, admitted, None)
         else:
             codes = np.flatnonzero(np.bincount(block.key, minlength=len(self.keys)))
             order = np.argsort(block.key, kind="stable")
@@ -227,21 +216,26 @@ class Fold:
             first = 0
             for code, end in zip(codes.tolist(), ends, strict=True):
                 rows = order[first:end]
-                own = tuple(column[rows] if len(column) else column for column in columns)
-                for column in own:
-                    column.flags.writeable = False
-                self._fold_key(code, own, admitted, rows)
+                self._fold_key(code, tuple(c[rows] if len(c) else c for c in columns), admitted, rows)
                 first = end
-        if (self.report is not None and outcome.max(initial=0) > DUPLICATE) or self.bus.has(Refused):
-            self._report_refused(admitted)
-        self._deliver()
+        if (self.report is not None or self.bus.has(Refused)) and outcome.max() > DUPLICATE:
+            self._refused(admitted)
+        for event, hearing in self._outbox.take():
+            # A refused row is no input: it is heard at the time of the one before it.
+            if type(event) is not Refused:
+                self._current = event
+            self.bus.deliver(event, hearing)
+        last = len(block) - 1 if len(block) == 1 else int(admitted.sequence.argmax())
+        if sequence := admitted.sequence.item(last):
+            # Readers from outside, and what comes between blocks, stand behind the last input.
+            self._current = Heartbeat(block.timestamp.item(last), admitted.received.item(last), sequence)
 
     def _fold_key(self, code: int, columns: Columns, admitted: Admitted, rows: npt.NDArray[np.intp] | None) -> None:
         """Fold one key's rows, and build what is due to those who listen."""
         key = self.keys[code]
         lane = self.features.lane(key)
         before = [lane.emitted(scope) for scope in self._scopes]
-        overflows = lane.run_block(columns)
+        overflows = lane.run(columns)
         fresh = {scope: lane.emitted(scope) - count for scope, count in zip(self._scopes, before, strict=True)}
         if self.is_digested:
             self._digest_inputs(key, columns, admitted, rows)
@@ -249,120 +243,47 @@ class Fold:
             for view, place in self._places.items():
                 if count := fresh[place.scope]:
                     self._put_out(view, key, lane.stamps(place.scope, count), lane.values(view, count))
-        self._due_gaps(code, key, admitted)
-        self._due_inputs(key, columns, admitted, rows)
+        if len(admitted.gaps):
+            self._gaps_of(code, key, admitted)
+        own = (admitted.block.kind, admitted.block.trade_id)
+        kind, ids = own if rows is None else (own[0][rows], own[1][rows])
+        self._outbox.add_inputs(key, columns, kind, ids)
         for rank, (view, place) in enumerate(self._places.items(), FIRST_VIEW_RANK):
-            if (count := fresh[place.scope]) and (routes := self.bus.routes(view, key)):
-                self._due_features(key, lane, view, rank, count, routes)
+            if count := fresh[place.scope]:
+                self._outbox.add_features(key, lane, view, rank, place.scope, place.columns, count)
         for row, span in overflows:
-            times = int(columns[1][row]), int(columns[2][row]), int(columns[3][row])
+            times = columns[1].item(row), columns[2].item(row), columns[3].item(row)
             event = WindowOverflow(*key, span.text, self.features.window_ticks_max, *times)
-            self._queue(event.sequence, self._ranks - 1, event, self.bus.routes(WindowOverflow, key))
-            if self.report is not None:
-                self.report(event)
+            self._tell(event.sequence, self._outbox.last_rank, event, key)
+
+    def _tell(self, sequence: int, rank: int, event: Any, key: Key) -> None:
+        """Report an event of the engine's own, and deliver it to who hears it."""
+        self._outbox.add(sequence, rank, event, self.bus.routes(type(event), key))
+        if self.report is not None:
+            self.report(event)
+
+    def _gaps_of(self, code: int, key: Key, admitted: Admitted) -> None:
+        block = admitted.block
+        for row, sequence, first, last, missing, filled in admitted.gaps.tolist():
+            if block.key[row] == code:
+                times = block.timestamp.item(row), admitted.received.item(row)
+                self._tell(sequence, GAP_RANK, Gap(*key, first, last, missing, filled, *times, sequence), key)
+
+    def _refused(self, admitted: Admitted) -> None:
+        """Tell of each refused row after the input before it; it has no sequence of its own."""
+        block, outcome = admitted.block, admitted.outcome
+        latest = np.maximum.accumulate(admitted.sequence)
+        for row in np.flatnonzero(outcome >= BAD_PRICE).tolist():
+            key = self.keys[block.key.item(row)]
+            reason = f"{OUTCOMES[outcome[row]]}: {self.ingress.describe(block, row, outcome.item(row))}"
+            event = Refused(*key, reason, block.timestamp.item(row), block.received.item(row))
+            self._tell(latest.item(row), self._outbox.last_rank, event, key)
 
     def _put_out(self, view: str, key: Key, stamps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
         if self.is_digested:
             self.digests["features"].add((view, *key), stamps[0], values)
         if self.rows is not None:
             self.rows(view, key, stamps, values)
-
-    def _queue(self, sequence: int, rank: int, event: Any, routes: tuple[Route, ...]) -> None:
-        if routes:
-            self._due.append((np.array([sequence * self._ranks + rank]), [event], [routes]))
-
-    def _due_gaps(self, code: int, key: Key, admitted: Admitted) -> None:
-        routes = self.bus.routes(Gap, key)
-        if not len(admitted.gaps) or not (routes or self.report):
-            return
-        block = admitted.block
-        for row, sequence, first, last, missing, filled in admitted.gaps.tolist():
-            if block.key[row] == code:
-                times = int(block.timestamp[row]), int(admitted.received[row])
-                gap = Gap(*key, first, last, missing, filled, *times, sequence)
-                self._queue(sequence, GAP_RANK, gap, routes)
-                if self.report is not None:
-                    self.report(gap)
-
-    def _due_inputs(self, key: Key, columns: Columns, admitted: Admitted, rows: npt.NDArray[np.intp] | None) -> None:
-        ticks, quotes = self.bus.routes(Tick, key), self.bus.routes(Quote, key)
-        if not ticks and not quotes:
-            return
-        outcome, timestamp, received, sequence, price, volume, side, ask, ask_volume = columns
-        own = (admitted.block.kind, admitted.block.trade_id)
-        kind, ids = own if rows is None else (column[rows] for column in own)
-        is_input = (outcome == TRADE) | (outcome == QUOTE) | (outcome == LATE)
-        wanted = is_input & ((kind == IS_TRADE) if not quotes else (kind == IS_QUOTE) if not ticks else True)
-        if not len(ask):
-            ask = ask_volume = price
-        picked: Columns = (outcome, kind, timestamp, received, sequence, ids, price, volume, side, ask, ask_volume)
-        if not wanted.all():
-            picked = tuple(column[wanted] for column in picked)
-        late_routes = {IS_TRADE: _late(ticks), IS_QUOTE: _late(quotes)}
-        places: list[int] = []
-        events: list[Any] = []
-        hearing: list[tuple[Route, ...]] = []
-        exchange, symbol = key
-        for o, k, t, r, n, i, p, v, s, a, av in zip(*(column.tolist() for column in picked), strict=True):
-            routes = late_routes[k] if o == LATE else ticks if k == IS_TRADE else quotes
-            if not routes:
-                continue
-            number = None if i == NO_ID else i
-            if k == IS_TRADE:
-                events.append(Tick(exchange, symbol, p, v, SIDES[s], t, r, number, n, o == LATE))
-            else:
-                events.append(Quote(exchange, symbol, p, v, a, av, t, r, number, n, o == LATE))
-            hearing.append(routes)
-            places.append(n * self._ranks + INPUT_RANK)
-        if events:
-            self._due.append((np.array(places), events, hearing))
-
-    def _due_features(self, key: Key, lane: Lane, view: str, rank: int, count: int, routes: tuple[Route, ...]) -> None:
-        place = self._places[view]
-        stamps = lane.stamps(place.scope, count)
-        block, columns = lane.block(view), place.columns
-        number = lane.emitted(place.scope) - count
-        ready_from = lane.ready_from(view)
-        slot = lane.position(place.scope) - count
-        exchange, symbol = key
-        events: list[Any] = [
-            FeatureEvent(view, exchange, symbol, t, r, s, number + at >= ready_from, columns, block, slot + at)
-            for at, (t, r, s) in enumerate(zip(*stamps.tolist(), strict=True))
-        ]
-        self._due.append((stamps[2] * self._ranks + rank, events, [routes] * count))
-
-    def _report_refused(self, admitted: Admitted) -> None:
-        """Tell of each refused row after the input before it; it has no sequence of its own."""
-        block, outcome = admitted.block, admitted.outcome
-        latest = np.maximum.accumulate(admitted.sequence)
-        for row in np.flatnonzero(outcome >= BAD_PRICE).tolist():
-            key = self.keys[int(block.key[row])]
-            reason = f"{OUTCOMES[outcome[row]]}: {self.ingress.describe(block, row, int(outcome[row]))}"
-            event = Refused(*key, reason, int(block.timestamp[row]), int(block.received[row]))
-            if routes := self.bus.routes(Refused, key):
-                place = int(latest[row]) * self._ranks + self._ranks - 1
-                self._due.append((np.array([place]), [event], [routes]))
-            if self.report is not None:
-                self.report(event)
-
-    def _deliver(self) -> None:
-        """Deliver what is due in the order of the inputs."""
-        due, self._due = self._due, []
-        if not due:
-            return
-        if len(due) == 1:
-            _, events, routes = due[0]
-        else:
-            order = np.argsort(np.concatenate([places for places, _, _ in due]), kind="stable").tolist()
-            all_events = [event for _, part, _ in due for event in part]
-            all_routes = [route for _, _, part in due for route in part]
-            events, routes = [all_events[at] for at in order], [all_routes[at] for at in order]
-        deliver = self.bus.deliver
-        for event, hearing in zip(events, routes, strict=True):
-            # A refused row is no input: it is heard at the time of the one before it.
-            if type(event) is not Refused:
-                self._current = event
-            deliver(event, hearing)
 
     # -- digests
 
@@ -408,7 +329,3 @@ class Fold:
             standing = msgspec.msgpack.encode((name, supervised.listening, supervised.failures))
             update(total, (standing, supervised.actor.snapshot()))
         return total.hexdigest()
-
-
-def _late(routes: tuple[Route, ...]) -> tuple[Route, ...]:
-    return tuple(route for route in routes if route.late)

@@ -5,6 +5,7 @@ Three public pieces make every indicator, ours and a user's alike:
 `@indicator`   a step: state values and inputs in, new state values and outputs out. The compiled program keeps the state.
 `@aggregate`   an associative function of two values, folded over a window of ticks or of time (`total`, `lowest`, ...).
 `before`       the value that has just left such a window: a lag by ticks or by time.
+`anchor`       a recent value of a window, for aggregates of deviations from it.
 
 Calling a decorated function computes nothing: it gives a `Node` that a feature view names. Inputs are nodes, or the names of fields
 (`"price"`); everything else is a parameter. Equal nodes are one node, so views share what they have in common.
@@ -138,6 +139,17 @@ class Windowed(Node):
 
 
 @dataclass(frozen=True)
+class Anchor(Node):
+    """The value that lifted aggregates of this value and window measure from: one that was in the window not long ago."""
+
+    value: Node
+    span: Span
+
+    def parts(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+
+@dataclass(frozen=True)
 class Before(Node):
     """The newest value that is no longer in the last `span`: at or before t - w, or so many ticks ago. NaN if there is none."""
 
@@ -230,10 +242,16 @@ class Indicator:
 
 
 class Aggregate:
-    """An associative function of two values and its identity; calling it with a value and a window gives the node."""
+    """An associative function of two values and its identity; calling it with a value and a window gives the node.
 
-    def __init__(self, combine: Callable[[float, float], float], identity: float) -> None:
+    With `lift`, what is combined is lift(value, anchor) instead of the value.
+    """
+
+    def __init__(
+        self, combine: Callable[[float, float], float], identity: float, lift: Callable[[float, float], float] | None
+    ) -> None:
         self.combine = combine
+        self.lift = lift
         self.name = combine.__name__
         self.identity = identity
         update_wrapper(self, combine)
@@ -266,14 +284,18 @@ def indicator(
     return decorate
 
 
-def aggregate(*, identity: float) -> Callable[[Callable[[float, float], float]], Aggregate]:
+def aggregate(
+    *, identity: float, lift: Callable[[float, float], float] | None = None
+) -> Callable[[Callable[[float, float], float]], Aggregate]:
     """Make a windowed aggregate of an associative function; `identity` combined with x must give x.
 
     The older part comes first. Nothing is ever subtracted, so a large value leaves no rounding behind when it leaves the window.
+    lift: what of a value is combined, given the window's `anchor`, for sums that would suffer from values that are large beside
+    their differences.
     """
 
     def decorate(combine: Callable[[float, float], float]) -> Aggregate:
-        return Aggregate(combine, identity)
+        return Aggregate(combine, identity, lift)
 
     return decorate
 
@@ -281,6 +303,11 @@ def aggregate(*, identity: float) -> Callable[[Callable[[float, float], float]],
 def before(value: Value, window: Window) -> Node:
     """Return the node of the newest value that has left the last `window`: a lag by ticks, or "as of" t - w. NaN if none has."""
     return Before(as_node(value), Span.parse(window))
+
+
+def anchor(value: Value, window: Window) -> Node:
+    """Return the node of the value that lifted aggregates of `value` over `window` measure from."""
+    return Anchor(as_node(value), Span.parse(window))
 
 
 def as_node(value: Value) -> Node:

@@ -125,6 +125,11 @@ def take_id(state: Integers, key: Any, trade_id: int, is_late: bool) -> int:
     return TRADE
 
 
+def is_ahead(timestamp: int, now: int, most: int) -> bool:
+    """Whether a timestamp lies more than `most` ns after `now`, without overflow at either end."""
+    return timestamp > NO_ID + most and timestamp - most > now
+
+
 def judge(
     state: Integers,
     k: Any,
@@ -183,51 +188,66 @@ def admit(
     within its key). A row of `gaps`: row, sequence, first id, last id, missing, of those already received as history.
     """
     found = 0
-    for i in range(start, stop):
+    i = start
+    while i < stop:
         # Unsigned indexes spare numba's test for negative ones at each access.
         at = np.uint64(i)
         k = np.uint64(key[at])
-        now = max(received[at], state[k, RECEIVED])
+        last = state[k, LAST]
+        now = state[k, RECEIVED]
+        if last != NO_ID and last == state[k, HIGHEST]:
+            # A run of usual trades of one key, each with the next id and nothing wrong with it; its state stays in locals.
+            first = i
+            while (
+                i < stop
+                and key[at] == k
+                and kind[at] == 0
+                and late[at] == 0
+                and trade_id[at] > last  # the id after the greatest there is would be NO_ID
+                and trade_id[at] == last + 1
+                and is_positive(price[at])
+                and is_positive(volume[at])
+                and not is_ahead(timestamp[at], max(received[at], now), max_ahead_ns)
+            ):
+                now = max(received[at], now)
+                last += 1
+                outcome[at] = TRADE
+                known[at] = now
+                numbered[at] = sequence
+                sequence += 1
+                i += 1
+                at = np.uint64(i)
+            if i > first:
+                state[k, LAST] = last
+                state[k, HIGHEST] = last
+                state[k, RECEIVED] = now
+                counts[k, np.uint64(TRADE)] += i - first
+                continue
+        if found == gaps.shape[0]:
+            return i, sequence, found
+        now = max(received[at], now)
+        trade_number = trade_id[at]
         is_trade = kind[at] == 0
         is_late = late[at] != 0
-        trade_number = trade_id[at]
-        last = state[k, LAST]
-        ahead = timestamp[at] > NO_ID + max_ahead_ns and timestamp[at] - max_ahead_ns > now
-        # The usual trade first: the next id, nothing wrong with it. Everything else goes the long way.
-        if (
-            is_trade
-            and trade_number == last + 1
-            and last == state[k, HIGHEST]
-            and last != NO_ID
-            and is_positive(price[at])
-            and is_positive(volume[at])
-            and not ahead
-            and not is_late
-        ):
-            state[k, LAST] = trade_number
-            state[k, HIGHEST] = trade_number
-            result = TRADE
-        else:
-            if found == gaps.shape[0]:
-                return i, sequence, found
-            base = last if last != NO_ID else state[k, HIGHEST]
-            skips = is_trade and trade_number != NO_ID and not is_late and base != NO_ID and trade_number - 1 > base
-            filled = 0
-            if skips:
-                filled = trade_number - 1 - base - missing_between(state, k, base + 1, trade_number - 1)
-            # A trade brings no quote columns, and they may be empty.
-            other, other_volume = (1.0, 1.0) if is_trade else (ask[at], ask_volume[at])
-            result = judge(state, k, is_trade, ahead, price[at], volume[at], other, other_volume, trade_number, is_late)
-            if result == TRADE and skips and state[k, CONTIGUOUS] != 0:
-                row = np.uint64(found)
-                gaps[row, 0] = i
-                gaps[row, 1] = sequence
-                gaps[row, 2] = base + 1
-                gaps[row, 3] = trade_number - 1
-                gaps[row, 4] = trade_number - 1 - base
-                gaps[row, 5] = filled
-                found += 1
-                sequence += 1
+        base = last if last != NO_ID else state[k, HIGHEST]
+        skips = is_trade and trade_number != NO_ID and not is_late and base != NO_ID and trade_number - 1 > base
+        filled = 0
+        if skips:
+            filled = trade_number - 1 - base - missing_between(state, k, base + 1, trade_number - 1)
+        # A trade brings no quote columns, and they may be empty.
+        other, other_volume = (1.0, 1.0) if is_trade else (ask[at], ask_volume[at])
+        ahead = is_ahead(timestamp[at], now, max_ahead_ns)
+        result = judge(state, k, is_trade, ahead, price[at], volume[at], other, other_volume, trade_number, is_late)
+        if result == TRADE and skips and state[k, CONTIGUOUS] != 0:
+            row = np.uint64(found)
+            gaps[row, 0] = i
+            gaps[row, 1] = sequence
+            gaps[row, 2] = base + 1
+            gaps[row, 3] = trade_number - 1
+            gaps[row, 4] = trade_number - 1 - base
+            gaps[row, 5] = filled
+            found += 1
+            sequence += 1
         outcome[at] = result
         counts[k, np.uint64(result)] += 1
         known[at] = now
@@ -237,6 +257,7 @@ def admit(
             sequence += 1
         else:
             numbered[at] = 0
+        i += 1
     return stop, sequence, found
 
 
@@ -256,10 +277,7 @@ def compiled_admit() -> Callable[..., tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A block that went through the ingress. `received` is what the block's was, made never to decrease within a key.
-
-    The columns are read-only.
-    """
+    """A block that went through the ingress. `received` is what the block's was, made never to decrease within a key."""
 
     block: Block
     outcome: npt.NDArray[np.uint8]
@@ -318,8 +336,6 @@ class Ingress:
                 gaps.append(self._gaps[:found].copy())
             if done == count:
                 break
-        for column in (outcome, numbered, known):
-            column.flags.writeable = False
         return Admitted(block, outcome, numbered, known, np.concatenate(gaps) if gaps else self._gaps[:0])
 
     def has_input(self, code: int) -> bool:

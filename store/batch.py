@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ CHUNK_ROWS = (
     1 << 16
 )  # what the ingress writes about a chunk is still in the processor's cache when the program reads it
 DEFAULTS = Config()
+
+Part: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+"""Stamps (STAMPS x rows) and values (features x rows)."""
 
 _programs: dict[Any, Program] = {}
 
@@ -66,18 +69,16 @@ def compute(
     keys = Keys()
     trades = to_block(ticks, keys, "ticks")
     asks = None if quotes is None else to_block(quotes, keys, "quotes")
-    parts = []
+    parts: list[Part] = []
+    quotes_of = {} if asks is None else {code: asks.take(rows) for code, rows in _by_key(asks.key)}
     for code, rows in _by_key(trades.key):
         ingress = Ingress(max_ahead_ns=max_ahead_ns, not_contiguous=not_contiguous)
         ingress.open([keys[code][0]])
         own = trades if isinstance(rows, slice) else trades.take(rows)
-        origin = np.arange(len(trades)) if isinstance(rows, slice) else rows.copy()
-        if asks is not None:
-            own, origin = _with_quotes(own, origin, asks.take(asks.key == code))
-        lane = Lane(program, keys[code], 0, max(len(own), 1), window_ticks_max)
-        _run(lane, ingress, own, origin)
-        count = lane.position(0)
-        parts.append((lane.stamps(0, count), lane.table(0)[STAMPS:, :count]))
+        origin = np.arange(len(trades)) if isinstance(rows, slice) else rows
+        if code in quotes_of:
+            own, origin = _with_quotes(own, origin, quotes_of[code])
+        parts += _run(Lane(program, keys[code], 0, 0, window_ticks_max), ingress, own, origin)
     return _table(ticks, names, parts)
 
 
@@ -102,9 +103,8 @@ def _with_quotes(trades: Block, origin: npt.NDArray[np.intp], quotes: Block) -> 
     return both.take(order), np.concatenate([np.full(len(quotes), -1), origin])[order]
 
 
-def _run(lane: Lane, ingress: Ingress, block: Block, origin: npt.NDArray[np.intp]) -> None:
-    """Fold one key's rows. In place of a sequence, each row of the result keeps the number of the tick that it came from."""
-    origin.flags.writeable = False
+def _run(lane: Lane, ingress: Ingress, block: Block, origin: npt.NDArray[np.intp]) -> Iterator[Part]:
+    """Fold one key's rows, chunk by chunk. In place of a sequence, each row keeps the number of the tick that it came from."""
     zeros = np.zeros(min(CHUNK_ROWS, len(block)), np.int32)
     for start in range(0, len(block), CHUNK_ROWS):
         part = block.take(slice(start, start + CHUNK_ROWS))
@@ -113,27 +113,33 @@ def _run(lane: Lane, ingress: Ingress, block: Block, origin: npt.NDArray[np.intp
             admitted.outcome, part.timestamp, admitted.received, origin[start : start + CHUNK_ROWS], part.price, part.volume,
             part.side, part.ask, part.ask_volume,
         )  # fmt: skip
-        lane.run_block(columns)
+        # Arrow's allocator keeps what earlier tables have given back; memory fresh from the system would have to be cleared first.
+        buffer = pa.allocate_buffer(8 * lane.program.rows_size(len(part)))
+        lane.put_rows(lane.program.new_rows(len(part), 0, np.frombuffer(buffer, np.float64)))
+        lane.run(columns)
+        count = lane.position(0)
+        yield lane.stamps(0, count), lane.table(0)[STAMPS:, :count]
 
 
-def _table(
-    ticks: pa.Table, names: list[str], parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-) -> pa.Table:
-    """Put the rows of all keys into the order of the ticks."""
-    if len(parts) == 1:
-        stamps, values = parts[0]
-    else:
-        stamps = np.concatenate([stamps for stamps, _ in parts], axis=1) if parts else np.empty((STAMPS, 0), np.int64)
-        values = np.concatenate([values for _, values in parts], axis=1) if parts else np.empty((len(names), 0))
-        order = np.argsort(stamps[SEQUENCE], kind="stable")
-        stamps, values = stamps[:, order], values[:, order]
+def _table(ticks: pa.Table, names: list[str], parts: list[Part]) -> pa.Table:
+    """Put the rows of all keys into the order of the ticks; rows of one key are in it already, and are not copied."""
+    origins = np.concatenate([stamps[SEQUENCE] for stamps, _ in parts]) if parts else np.empty(0, np.int64)
+    if len(origins) > 1 and (np.diff(origins) < 0).any():
+        order = np.argsort(origins, kind="stable")
+        origins = origins[order]
+        stamps = np.concatenate([stamps for stamps, _ in parts], axis=1)[:, order]
+        parts = [(stamps, np.concatenate([values for _, values in parts], axis=1)[:, order])]
     keys = ticks.select(["exchange", "symbol"])
-    if stamps.shape[1] != ticks.num_rows:
-        keys = keys.take(pa.array(stamps[SEQUENCE]))
+    if len(origins) != ticks.num_rows:
+        keys = keys.take(pa.array(origins))
+
+    def chunked(columns: Iterable[npt.NDArray[Any]], kind: pa.DataType) -> pa.ChunkedArray:
+        return pa.chunked_array([pa.array(column) for column in columns], kind)
+
     columns = [
-        pa.array(stamps[TIMESTAMP]),
-        pa.array(stamps[RECEIVED]),
+        chunked((stamps[TIMESTAMP] for stamps, _ in parts), pa.int64()),
+        chunked((stamps[RECEIVED] for stamps, _ in parts), pa.int64()),
         *keys.columns,
-        *(pa.array(row) for row in values),
+        *(chunked((values[at] for _, values in parts), pa.float64()) for at in range(len(names))),
     ]
     return pa.table(columns, names=["timestamp", "received", "exchange", "symbol", *names])

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.indicator import Before, Node, Windowed, kernel
+from engine.indicator import Anchor, Before, Node, Windowed, kernel
 from engine.jit import Gathered, entry_point
 from store.emission import ScopeWriter
 from store.layout import (
@@ -81,7 +81,7 @@ class Writer:
         """Find the windows of a clock and the values whose history they need."""
         for part in node.parts():
             self._collect(scope, part)
-        if not isinstance(node, (Windowed, Before)):
+        if not isinstance(node, (Windowed, Before, Anchor)):
             return
         if node.span not in scope.spans:
             if node.span.time_ns:
@@ -93,6 +93,10 @@ class Writer:
             scope.spans[node.span] = SpanState(f"{scope.index}_{len(scope.spans)}", node.span, self.bits)
         if node.value not in scope.series:
             scope.series.append(node.value)
+        anchors = scope.spans[node.span].anchors
+        is_lifted = isinstance(node, Windowed) and node.aggregate.lift is not None
+        if (is_lifted or isinstance(node, Anchor)) and node.value not in anchors:
+            anchors.append(node.value)
         if isinstance(node, Windowed) and node not in scope.aggregates:
             scope.aggregates.append(node)
             scope.spans[node.span].aggregates.append(node)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from engine.indicator import Before, Call, Field, Node, Output, Windowed
+from engine.indicator import Anchor, Before, Call, Field, Node, Output, Windowed
 from engine.jit import Gathered
 from store.layout import NO_TIME, STAMPS, Scope, SpanState, ViewPlace
 from store.schema import QUOTE_FIELDS, FeatureView
@@ -40,6 +40,8 @@ class ScopeWriter:
         for state in scope.spans.values():
             for name in ("tail", "middle", "lost"):
                 slot(f"{name}_{state.name}", 0, integer=True)
+            for number in range(len(state.anchors)):
+                slot(f"anchor_{state.name}_{number}")
         for number, node in enumerate(scope.aggregates):
             slot(f"back_{s}_{number}", node.aggregate.identity)
         self.names: dict[Node, str] = {}
@@ -222,19 +224,27 @@ class ScopeWriter:
         else:
             self.lines.append(f"tail = max({head} - {state.span.ticks - 1}, 0)")
         if state.aggregates:
-            numbers = [self.scope.aggregates.index(node) for node in state.aggregates]
-            self.lines.append(f"if tail > middle_{w}:")
-            for node, number in zip(state.aggregates, numbers, strict=True):
-                combine = self.writer.gathered.add(node.aggregate.combine)
-                self.lines += [
-                    f"    back_{s}_{number} = {_literal(node.aggregate.identity)}",
-                    f"    for older in range({head} - 1, tail - 1, -1):",
-                    f"        back_{s}_{number} = {combine}(arena[{self.ring(self.series_ring(node.value), 'older')}], back_{s}_{number})",
-                    f"        arena[{self.ring(self.suffix_ring(node), 'older')}] = back_{s}_{number}",
-                    f"    back_{s}_{number} = {_literal(node.aggregate.identity)}",
-                ]
-            self.lines.append(f"    middle_{w} = {head}")
+            self._renew(state)
         self.lines.append(f"tail_{w} = tail")
+
+    def _renew(self, state: SpanState) -> None:
+        """Take the suffix aggregates of a window afresh when its older part is used up: one pass, from the newest to the oldest."""
+        s, w, head = self.scope.index, state.name, self.head
+        backs = {node: f"back_{s}_{self.scope.aggregates.index(node)}" for node in state.aggregates}
+        reset = [f"    {back} = {_literal(node.aggregate.identity)}" for node, back in backs.items()]
+        self.lines.append(f"if tail > middle_{w}:")
+        for number, value in enumerate(state.anchors):
+            newest = self.ring(self.series_ring(value), f"{head} - 1")
+            self.lines.append(f"    anchor_{w}_{number} = arena[{newest}]")
+        self.lines += [*reset, f"    for older in range({head} - 1, tail - 1, -1):"]
+        for node, back in backs.items():
+            combine = self.writer.gathered.add(node.aggregate.combine)
+            older = self._lifted(node, f"arena[{self.ring(self.series_ring(node.value), 'older')}]")
+            self.lines += [
+                f"        {back} = {combine}({older}, {back})",
+                f"        arena[{self.ring(self.suffix_ring(node), 'older')}] = {back}",
+            ]
+        self.lines += [*reset, f"    middle_{w} = {head}"]
 
     def _value(self, node: Node) -> str:
         """Return the local that holds a node's value, writing what computes it once."""
@@ -243,6 +253,14 @@ class ScopeWriter:
             if node in self.scope.series and node not in self.stored:
                 self.stored.append(node)
                 self.lines.append(f"arena[{self.ring(self.series_ring(node), self.head)}] = {self.names[node]}")
+                for state in self.scope.spans.values():
+                    if node in state.anchors:
+                        anchor = f"anchor_{state.name}_{state.anchors.index(node)}"
+                        # Before the first renewal the very first value is as good as any, unless it is undefined.
+                        self.lines += [
+                            f"if {self.head} == 0 or {anchor} != {anchor}:",
+                            f"    {anchor} = {self.names[node]}",
+                        ]
         return self.names[node]
 
     def _compute(self, node: Node) -> str:
@@ -252,6 +270,10 @@ class ScopeWriter:
             return f"{self._value(node.call)}_{node.index}"
         if isinstance(node, Call):
             return self._call(node)
+        if isinstance(node, Anchor):
+            self._value(node.value)
+            state = self.scope.spans[node.span]
+            return f"anchor_{state.name}_{state.anchors.index(node.value)}"
         name = self._new_local("w")
         if isinstance(node, Windowed):
             return self._windowed(node, name)
@@ -275,8 +297,16 @@ class ScopeWriter:
             return f"bar_{self.scope.index}_{'close' if name == 'price' else name}"
         return f"quote_{name}" if name in QUOTE_FIELDS else f"t_{name}"
 
+    def _lifted(self, node: Windowed, value: str) -> str:
+        """What of a value is combined."""
+        if node.aggregate.lift is None:
+            return value
+        state = self.scope.spans[node.span]
+        lift = self.writer.gathered.add(node.aggregate.lift)
+        return f"{lift}({value}, anchor_{state.name}_{state.anchors.index(node.value)})"
+
     def _windowed(self, node: Windowed, name: str) -> str:
-        value = self._value(node.value)
+        value = self._lifted(node, self._value(node.value))
         s, number = self.scope.index, self.scope.aggregates.index(node)
         state = self.scope.spans[node.span]
         combine = self.writer.gathered.add(node.aggregate.combine)

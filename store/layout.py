@@ -31,6 +31,7 @@ class SpanState:
     span: Span
     bit: int  # in the alerts, of its overflow
     aggregates: list[Windowed] = field(default_factory=list)
+    anchors: list[Node] = field(default_factory=list)  # values whose lifted aggregates run over it
 
 
 @dataclass

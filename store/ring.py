@@ -53,9 +53,13 @@ class Lane:
         self.program = program
         self.key = key
         self.arena = program.new_arena(window_ticks_max)
-        self.rows = program.new_rows(keep + block_rows, keep)
-        self.block_rows = block_rows
         self._ids = self.arena.view(np.int64)
+        self.put_rows(program.new_rows(keep + block_rows, keep))
+
+    def put_rows(self, rows: npt.NDArray[np.float64]) -> None:
+        """Write into these rows from now on."""
+        program = self.program
+        self.rows = rows
         self._header = self.rows.view(np.int64)
         self._floats = [program.scope_rows(self.rows, scope.index) for scope in program.scopes]
         for values in self._floats:
@@ -67,10 +71,15 @@ class Lane:
             for view, place in program.places.items()
         }
 
-    def run(self, columns: tuple[npt.NDArray[Any], ...], start: int, stop: int) -> list[tuple[int, Span]]:
-        """Fold input rows; return (row, window) for each window that outgrew its memory at that row."""
+    def run(self, columns: tuple[npt.NDArray[Any], ...]) -> list[tuple[int, Span]]:
+        """Fold input rows; return (row, window) for each window that outgrew its memory at that row.
+
+        columns: action, timestamp, received, sequence, price, volume, side, ask, ask_volume, each contiguous and of one length;
+        the last two may be empty where there is no quote.
+        """
         overflows: list[tuple[int, Span]] = []
         block = self.program.block
+        start, stop = 0, len(columns[0])
         while True:
             start = block(self.arena, self.rows, *columns, start, stop)
             alerts = int(self._ids[self.program.alerts_slot])
@@ -82,10 +91,6 @@ class Lane:
             if growing is not None:
                 self.arena = self.program.grown(self.arena, growing)
                 self._ids = self.arena.view(np.int64)
-
-    def run_block(self, columns: tuple[npt.NDArray[Any], ...]) -> list[tuple[int, Span]]:
-        """Fold all rows of the columns (action, timestamp, received, sequence, price, volume, side, ask, ask_volume), read-only."""
-        return self.run(columns, 0, len(columns[0]))
 
     def emitted(self, scope: int) -> int:
         """How many rows one clock has put out so far."""
