@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from engine.bus import Bus, Handler, Route, Topic
@@ -51,7 +52,11 @@ class Actor(Protocol):
 
 
 class Supervised:
-    """One actor as the supervisor keeps it."""
+    """One actor as the supervisor keeps it.
+
+    Failures are in a row if no event of the fold went by, with all that it brought about, in which the actor succeeded and did not
+    fail: the first answers of a handler that answers itself without end do not make up for its failure.
+    """
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
@@ -59,6 +64,25 @@ class Supervised:
         self.listening = True
         self.failures = 0  # in a row
         self.failed = 0  # ever
+        self._failed_in = 0  # the round of the newest failure
+        self._succeeded_in = 0  # the newest round that has gone well so far, 0 if none since
+
+    def succeed(self, round_number: int) -> None:
+        """Note a success; called only while there are failures in a row."""
+        if self._failed_in != round_number:
+            self._succeeded_in = round_number
+
+    def fail(self, round_number: int) -> None:
+        """Count a failure."""
+        if self._succeeded_in not in (0, round_number):
+            self.failures = 0
+        self.failures += 1
+        self.failed += 1
+        self._failed_in, self._succeeded_in = round_number, 0
+
+    def standing(self) -> tuple[bool, int]:
+        """Whether it listens, and its failures in a row: what a digest of the state covers."""
+        return self.listening, 0 if self._succeeded_in else self.failures
 
 
 class Supervisor:
@@ -102,12 +126,8 @@ class Supervisor:
                 self._run(supervised, "stop", supervised.actor.stop)
 
     def obey(self, command: Command) -> None:
-        """Park or resume an actor. Raises ConfigError naming the actors there are."""
-        supervised = self.actors.get(command.target)
-        if supervised is None:
-            raise ConfigError(
-                f"{command.verb} {command.target!r}: expected one of {', '.join(self.actors) or 'no actors'}"
-            )
+        """Park or resume an actor."""
+        supervised = self.check(command)
         if command.verb == "park" and supervised.listening:
             self._park(supervised, "by command")
         elif command.verb == "resume" and not supervised.listening:
@@ -116,28 +136,36 @@ class Supervisor:
             self.bus.refresh()
             self._emit(Resumed(supervised.name, *self._now()))
 
+    def check(self, command: Command) -> Supervised:
+        """Return the actor that a command is for. Raises ConfigError naming the actors there are."""
+        if command.target not in self.actors:
+            known = ", ".join(self.actors) or "no actors"
+            raise ConfigError(f"{command.verb} {command.target!r}: expected one of {known}")
+        return self.actors[command.target]
+
     def _run(self, supervised: Supervised, name: str, handler: Callable[[], Iterable[Any] | None]) -> None:
         self._call(Route(supervised, lambda _: handler()), None, name)
         self.bus.deliver(None, ())
 
     def _call(self, route: Route, event: Any, name: str = "") -> None:
         """Call one handler. It has published everything it returned, or nothing."""
-        supervised = route.subscriber
+        supervised: Any = route.subscriber
         if not supervised.listening:
             return
         try:
             result = route.handler(event)
             if result is not None:
                 self._publish(supervised, result)
-        except Exception as error:  # a plugin may raise anything: it is reported with its traceback
+        # A plugin may raise anything, sys.exit() included: it is reported with its traceback.
+        except (Exception, SystemExit) as error:
             self._failed(supervised, name or getattr(route.handler, "__name__", "handler"), error)
         else:
-            if supervised.failures:  # type: ignore[attr-defined]
-                supervised.failures = 0  # type: ignore[attr-defined]
+            if supervised.failures:
+                supervised.succeed(self.bus.round)
 
-    def _publish(self, supervised: Any, result: Iterable[Any]) -> None:
-        # A single event is taken as what it obviously means.
-        given = (result,) if isinstance(result, Event) else result
+    def _publish(self, supervised: Supervised, result: Iterable[Any]) -> None:
+        # A single event is taken as what it obviously means. Of a generator without end no more is read than may be published.
+        given = (result,) if isinstance(result, Event) else islice(result, self.bus.limit + 1)
         events = [self._fill(supervised.actor, event) for event in given]
         if not events:
             return
@@ -145,11 +173,10 @@ class Supervisor:
         for event in events:
             self._outlet(event)
 
-    def _failed(self, supervised: Any, handler: str, error: Exception) -> None:
-        supervised.failures += 1
-        supervised.failed += 1
+    def _failed(self, supervised: Supervised, handler: str, error: BaseException) -> None:
+        supervised.fail(self.bus.round)
         text = "".join(traceback.format_exception(error))
-        said = f"{type(error).__name__}: {error}"
+        said = traceback.format_exception_only(error)[-1].strip()  # survives an error that cannot be printed
         self._emit(HandlerFailed(supervised.name, handler, said, text, supervised.failures, *self._now()))
         if supervised.failures >= FAILURES_IN_A_ROW:
             self._park(supervised, f"{FAILURES_IN_A_ROW} failures in a row, the last in {handler}: {said}")

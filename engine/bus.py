@@ -43,7 +43,9 @@ class Bus:
 
     def __init__(self, call: Callable[[Route, Any], None], limit: int) -> None:
         self._call = call
-        self._limit = limit
+        self.limit = limit
+        self.round = 1
+        """Counts the fold's own events; what one brings about belongs to its round."""
         self._queue: deque[Any] = deque()
         self._published = 0  # since the fold's own event
         self._subscriptions: dict[Topic, list[tuple[Key | None, Route]]] = {}
@@ -84,9 +86,9 @@ class Bus:
         handler that answers its own events would never let go of the loop.
         """
         fresh = tuple(events)
-        if self._published + len(fresh) > self._limit:
+        if self._published + len(fresh) > self.limit:
             raise BusOverflowError(
-                f"one input brought about {self._published + len(fresh)} events, expected at most {self._limit} (engine.bus_limit)"
+                f"one input brought about {self._published + len(fresh)} events, expected at most {self.limit} (engine.bus_limit)"
             )
         self._published += len(fresh)
         self._queue.extend(fresh)
@@ -102,6 +104,7 @@ class Bus:
             call(route, event)
         if self._queue:
             self._drain()
+        self.round += 1
 
     def send(self, event: Any) -> None:
         """Deliver an event to whoever subscribed to it."""

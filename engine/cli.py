@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.errors import ConfigError, EngineError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DONE, CHECK_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 NS_PER_S = 1_000_000_000
+DATE_DIGITS = 8  # so many digits are a date, such as 20240808, and not nanoseconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,9 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return CHECK_FAILED
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the whole usage is what --help is for."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and exit with the code of a wrong input."""
+        self.exit(WRONG_INPUT, f"{self.prog}: {message} ({self.prog} --help explains it)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tickfold",
         description="Folds an ordered stream of market ticks into features and signals: live and replay give the same bits.",
         epilog="First steps: `tickfold replay` folds the built-in recording; `tickfold VERB --help` explains a verb.",
@@ -306,16 +316,16 @@ def _speed(text: str) -> float | None:
 
 
 def _time(text: str) -> int:
-    """Read ISO 8601 (UTC where no offset is given) or int ns."""
-    if text.lstrip("-").isdigit():
+    """Read ISO 8601 (UTC where no offset is given; up to nine digits of a second) or int ns."""
+    if text.lstrip("-").isdigit() and len(text) != DATE_DIGITS:
         return int(text)
+    fraction = re.search(r"[.,](\d{1,9})(?!\d)", text)
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text.replace(fraction[0], "") if fraction else text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: expected ISO 8601, such as 2024-08-08T23:55:00Z, or ns") from error
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    whole = int(found.replace(microsecond=0).timestamp())
-    return whole * NS_PER_S + found.microsecond * 1000
+    return int(found.timestamp()) * NS_PER_S + (int(fraction[1].ljust(9, "0")) if fraction else 0)
 
 
 def _words(text: str) -> tuple[str, ...]:

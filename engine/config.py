@@ -104,6 +104,7 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
         for variable, text in sorted(environment.items())
         if variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in NOT_KEYS
     }
+    _check_views(raw, where)
     return _convert(raw, where, overridden)
 
 
@@ -126,14 +127,17 @@ def to_toml(config: Config) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, str):
-        return msgspec.json.encode(value).decode()
+        # JSON's text is TOML's but for one character, which TOML wants escaped.
+        return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(part)}" for key, part in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(part) for part in value) + "]"
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else msgspec.json.encode(key).decode()
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def _convert(raw: dict[str, Any], where: str, overridden: Mapping[str, str]) -> Config:
@@ -168,6 +172,29 @@ def _check_names(raw: Mapping[str, Any], where: str) -> None:
                 raise ConfigError(f"{where}: {section}.{key} = {value!r}: no such key{_near(key, known)}")
 
 
+def _check_views(raw: Mapping[str, Any], where: str) -> None:
+    """Name the view, the key and the value of what is wrong in a view that is defined in the configuration."""
+    define = raw.get("features", {}).get("define", {})
+    for name, view in define.items() if isinstance(define, dict) else ():
+        key = f"features.define.{name}"
+        if not isinstance(view, dict):
+            raise ConfigError(f"{where}: {key} = {view!r}: expected a section with features and clock")
+        for part, value in view.items():
+            known = ViewConfig.__struct_fields__
+            if part not in known:
+                raise ConfigError(f"{where}: {key}.{part} = {value!r}: no such key{_near(part, known)}")
+            if part != "features" and not isinstance(value, str):
+                raise ConfigError(f"{where}: {key}.{part} = {value!r}: expected str")
+        features = view.get("features")
+        if features is None:
+            raise ConfigError(f"{where}: {key}: features is missing; expected a table of names and expressions")
+        if not isinstance(features, dict) or not features:
+            raise ConfigError(f"{where}: {key}.features = {features!r}: expected a table of names and expressions")
+        for feature, text in features.items():
+            if not isinstance(text, str):
+                raise ConfigError(f"{where}: {key}.features.{feature} = {text!r}: expected str, an expression")
+
+
 def _fields(section: str) -> tuple[str, ...]:
     found: tuple[str, ...] = type(getattr(Config(), section)).__struct_fields__
     return found
@@ -191,6 +218,10 @@ def _set(raw: dict[str, Any], variable: str, text: str) -> str:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         # Plain text needs no quotes; a list may be given as its parts.
-        value = text.split(",") if isinstance(getattr(getattr(Config(), section), key), tuple) else text
+        value = (
+            [part.strip() for part in text.split(",")]
+            if isinstance(getattr(getattr(Config(), section), key), tuple)
+            else text
+        )
     raw.setdefault(section, {})[key] = value
     return f"{section}.{key}"

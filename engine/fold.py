@@ -8,6 +8,7 @@ delivered, `now()` and the store's cursor stand at its input, so nothing later c
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -112,6 +113,7 @@ class Fold:
         self._places = features.program.places
         self._scopes = tuple(dict.fromkeys(place.scope for place in self._places.values()))
         self._outbox = Outbox(self.bus, features.views)
+        self._refusals: deque[Any] = deque()  # for each refusal that is due, the input before it
         features.cursor = self.sequence
 
     @property
@@ -174,7 +176,12 @@ class Fold:
     # -- inputs
 
     def input(self, event: Command | FeedStatus | Heartbeat) -> None:
-        """Fold an input that is not of the market: it gets the next sequence number."""
+        """Fold an input that is not of the market: it gets the next sequence number.
+
+        Raises ConfigError for a command to an actor that is not there; it is no input then.
+        """
+        if isinstance(event, Command):
+            self.supervisor.check(event)
         numbered = msgspec.structs.replace(event, sequence=self.ingress.number())
         self._current = numbered
         if isinstance(numbered, Command):
@@ -222,8 +229,7 @@ class Fold:
             self._refused(admitted)
         for event, hearing in self._outbox.take():
             # A refused row is no input: it is heard at the time of the one before it.
-            if type(event) is not Refused:
-                self._current = event
+            self._current = self._refusals.popleft() if type(event) is Refused else event
             self.bus.deliver(event, hearing)
         last = len(block) - 1 if len(block) == 1 else int(admitted.sequence.argmax())
         if sequence := admitted.sequence.item(last):
@@ -273,10 +279,15 @@ class Fold:
         """Tell of each refused row after the input before it; it has no sequence of its own."""
         block, outcome = admitted.block, admitted.outcome
         latest = np.maximum.accumulate(admitted.sequence)
+        before, standing = self._current, np.searchsorted(latest, latest)
         for row in np.flatnonzero(outcome >= BAD_PRICE).tolist():
             key = self.keys[block.key.item(row)]
             reason = f"{OUTCOMES[outcome[row]]}: {self.ingress.describe(block, row, outcome.item(row))}"
             event = Refused(*key, reason, block.timestamp.item(row), block.received.item(row))
+            if self.bus.routes(Refused, key):
+                at = standing.item(row)
+                times = block.timestamp.item(at), admitted.received.item(at), latest.item(row)
+                self._refusals.append(Heartbeat(*times) if latest[row] else before)
             self._tell(latest.item(row), self._outbox.last_rank, event, key)
 
     def _put_out(self, view: str, key: Key, stamps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
@@ -326,6 +337,6 @@ class Fold:
             update(total, self.features.lane(key).state_parts())
             update(total, (self.ingress.state[code].astype("<i8").tobytes(),))
         for name, supervised in sorted(self.supervisor.actors.items()):
-            standing = msgspec.msgpack.encode((name, supervised.listening, supervised.failures))
+            standing = msgspec.msgpack.encode((name, *supervised.standing()))
             update(total, (standing, supervised.actor.snapshot()))
         return total.hexdigest()

@@ -23,9 +23,10 @@ bad value cannot poison it. An input that a step itself can handle undefined is 
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import update_wrapper
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -40,6 +41,7 @@ NS_PER_UNIT = {
     "h": 3_600_000_000_000,
     "d": 86_400_000_000_000,
 }
+WINDOW_MAX_NS = 36_500 * NS_PER_UNIT["d"]  # a century; times are int64 nanoseconds, and limits are differences of them
 Window: TypeAlias = int | str
 """A number of ticks (or bars), or a time such as "15m": the last so many values, or those in (t - w, t]."""
 Parameter: TypeAlias = float | int
@@ -65,6 +67,8 @@ class Span:
         if isinstance(window, int) and not isinstance(window, bool) and window >= 1:
             return cls(f"{window} ticks", ticks=window)
         if isinstance(window, str) and (time_ns := duration_ns(window)):
+            if time_ns > WINDOW_MAX_NS:
+                raise ConfigError(f"window {window!r}: expected at most {WINDOW_MAX_NS // NS_PER_UNIT['d']}d")
             return cls(window, time_ns=time_ns)
         raise ConfigError(
             f'window {window!r}: expected a number of ticks >= 1 or a time such as "250ms", "60s" or "15m"'
@@ -89,6 +93,10 @@ class Node:
         """How many emissions must have been seen before the value is settled."""
         return max([1, *(part.warm_up() for part in self.parts())])
 
+    def warm_up_ns(self) -> int:
+        """How much time must have passed since the first emission: windows of time add up along the way."""
+        return max([0, *(part.warm_up_ns() for part in self.parts())])
+
 
 @dataclass(frozen=True)
 class Field(Node):
@@ -103,7 +111,8 @@ class Call(Node):
 
     indicator: Indicator
     inputs: tuple[Node, ...]
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[float, ...] = field(compare=False)
+    spelled: tuple[str, ...] = ()  # the parameters to the bit: 0.0 and -0.0 are equal numbers, but not one parameter
 
     def parts(self) -> tuple[Node, ...]:
         return self.inputs
@@ -137,6 +146,9 @@ class Windowed(Node):
     def warm_up(self) -> int:
         return self.value.warm_up() + max(self.span.ticks, 1) - 1
 
+    def warm_up_ns(self) -> int:
+        return self.value.warm_up_ns() + self.span.time_ns
+
 
 @dataclass(frozen=True)
 class Anchor(Node):
@@ -162,6 +174,9 @@ class Before(Node):
     def warm_up(self) -> int:
         return self.value.warm_up() + self.span.ticks
 
+    def warm_up_ns(self) -> int:
+        return self.value.warm_up_ns() + self.span.time_ns
+
 
 Value: TypeAlias = Node | str
 
@@ -182,6 +197,7 @@ class Indicator:
         outputs: tuple[str, ...],
         undefined: tuple[str, ...],
         warm_up: Callable[..., int] | int,
+        at_least: Mapping[str, float],
     ) -> None:
         self.step = step
         self.name = step.__name__
@@ -189,17 +205,19 @@ class Indicator:
         self.outputs = outputs or (self.name,)
         self.undefined = undefined
         self._warm_up = warm_up
+        self.at_least = dict(at_least)
         arguments = list(inspect.signature(step).parameters)
         if arguments[: len(self.state)] != list(self.state):
             raise ConfigError(
                 f"indicator {self.name}: expected its first arguments to be its state {list(self.state)}, found {arguments}"
             )
         self.arguments = tuple(arguments[len(self.state) :])
-        for name in undefined:
-            if name not in self.arguments:
-                raise ConfigError(
-                    f"indicator {self.name}: undefined={name!r} is not one of its inputs {list(self.arguments)}"
-                )
+        for what, names in (("undefined", undefined), ("at_least", at_least)):
+            for name in names:
+                if name not in self.arguments:
+                    raise ConfigError(
+                        f"indicator {self.name}: {what} names {name!r}, expected one of {list(self.arguments)}"
+                    )
         update_wrapper(self, step)
 
     def __repr__(self) -> str:
@@ -222,7 +240,7 @@ class Indicator:
             raise ConfigError(f"indicator {self.name}: {error}; it takes {', '.join(self.arguments)}") from error
         bound.apply_defaults()
         inputs: list[Node] = []
-        parameters: list[Parameter] = []
+        parameters: list[float] = []
         for name, value in bound.arguments.items():
             if isinstance(value, (Node, str)):
                 if parameters:
@@ -231,12 +249,15 @@ class Indicator:
                     )
                 inputs.append(as_node(value))
             elif isinstance(value, (int, float)):
-                parameters.append(value)
+                least = self.at_least.get(name, -math.inf)
+                if not value >= least:
+                    raise ConfigError(f"indicator {self.name}: {name} = {value!r}: expected at least {least:g}")
+                parameters.append(float(value))
             else:
                 raise ConfigError(
                     f"indicator {self.name}: {name} = {value!r}: expected a node, a field's name or a number"
                 )
-        call = Call(self, tuple(inputs), tuple(parameters))
+        call = Call(self, tuple(inputs), tuple(parameters), tuple(value.hex() for value in parameters))
         nodes = tuple(Output(call, index) for index in range(len(self.outputs)))
         return nodes if len(nodes) > 1 else nodes[0]
 
@@ -270,16 +291,18 @@ def indicator(
     outputs: tuple[str, ...] = (),
     undefined: tuple[str, ...] = (),
     warm_up: Callable[..., int] | int = 1,
+    at_least: Mapping[str, float] | None = None,
 ) -> Callable[[Callable[..., Any]], Indicator]:
     """Make an indicator of a pure step.
 
     state: names and initial values, float; the step's first arguments, returned first. outputs: names of what it returns after
     the state, by default one with the step's name. undefined: inputs that it accepts as NaN. warm_up: how many values it needs,
-    or a function of its parameters that says so; the step itself returns NaN where nothing is defined yet.
+    or a function of its parameters that says so; the step itself returns NaN where nothing is defined yet. at_least: the lowest
+    value of a parameter, by name. Parameters arrive as floats.
     """
 
     def decorate(step: Callable[..., Any]) -> Indicator:
-        return Indicator(step, state or {}, outputs, undefined, warm_up)
+        return Indicator(step, state or {}, outputs, undefined, warm_up, at_least or {})
 
     return decorate
 

@@ -229,6 +229,7 @@ def fold_pipeline(
 def warm_up(pipeline: Pipeline, block: Block, keys: Keys, views: tuple[FeatureView, ...]) -> list[WarmUp]:
     """Report, by column, after how many rows a run that began later gives what the whole one gives; the worst of keys and starts."""
     whole = pipeline(block)
+    clocks = {view.name: view.ticking for view in views}
     worst: dict[tuple[str, str], tuple[int, int] | None] = {(v.name, c): (0, 0) for v in views for c in v.features}
     for start in range(1, STARTS + 1):
         # Early starts, so that there is much left to converge in.
@@ -249,7 +250,9 @@ def warm_up(pipeline: Pipeline, block: Block, keys: Keys, views: tuple[FeatureVi
                 if rows == len(stream.received):
                     worst[view, column] = None
                     continue
-                ticks = int(np.searchsorted(trades, stream.received[rows - 1], side="right"))
+                # On a clock of ticks rows are ticks; there a tie of `received` does not matter.
+                is_tick = clocks[view].kind == "tick"
+                ticks = rows if is_tick else int(np.searchsorted(trades, stream.received[rows - 1], side="right"))
                 worst[view, column] = max(before, (rows, ticks))
     return [WarmUp(view, column, *(found or (None, None))) for (view, column), found in worst.items()]
 

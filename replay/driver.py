@@ -94,7 +94,7 @@ class Selection:
     start: int | None = None
     stop: int | None = None
     symbols: tuple[str, ...] = ()
-    until_sequence: int | None = None
+    until_sequence: int | None = None  # a gap and the trade behind it are folded together
 
     def apply(self, block: Block, keys: Keys) -> Block:
         """Return the rows of a block that are selected."""
@@ -125,11 +125,13 @@ def drive(
     Raises ReplayError if symbols were asked for that the sources do not hold.
     """
     selection = selection or Selection()
+    latest = int(np.iinfo(np.int64).min)
     for block in merge([source.blocks(fold.keys) for source in sources]):
         chosen = selection.apply(block, fold.keys)
-        for part in _parts(chosen, None if pace is None else int(PACED_SLICE_NS * speed)):
+        for part in _parts(chosen, None if pace is None else max(1, int(PACED_SLICE_NS * speed))):
             if pace is not None:
-                pace(int(part.received[0]))
+                latest = max(latest, int(part.received[0]))
+                pace(latest)
             if not _push(fold, part, selection.until_sequence):
                 return
             if progress is not None:
@@ -140,9 +142,9 @@ def drive(
 
 
 def _parts(block: Block, slice_ns: int | None) -> Iterator[Block]:
-    """Cut a block where `slice_ns` of received time have passed."""
+    """Cut a block where `slice_ns` of received time have passed; nothing of an empty one."""
     if slice_ns is None or not len(block):
-        yield block
+        yield from [block] if len(block) else []
         return
     ticks = np.maximum.accumulate(block.received) // slice_ns
     edges = [0, *(np.flatnonzero(np.diff(ticks)) + 1).tolist(), len(block)]

@@ -7,6 +7,7 @@ merged; `timestamp` moves with `received`, so windows and latencies stay what th
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,7 @@ class Line(msgspec.Struct):
     """One line of a capture, as far as a replay needs it."""
 
     kind: str
-    recv_ns: int = 0
+    recv_ns: int
     conn: str = ""
     raw: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -219,11 +220,11 @@ class Capture:
                         continue
                     try:
                         yield number, reader.decode(text)
-                    except msgspec.DecodeError as error:
+                    except (msgspec.DecodeError, UnicodeDecodeError) as error:
                         raise ReplayError(
                             f"{self.path}:{number}: expected a JSON object with kind, recv_ns, conn, raw: {error}"
                         ) from error
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ReplayError(f"{self.path}: cannot be read to its end: {error}") from error
 
 

@@ -67,8 +67,8 @@ def compute(
         raise ConfigError(f"compute: feature {', '.join(twice)} is in more than one of the views {', '.join(clocks)}")
     program = program_of(found)
     keys = Keys()
-    trades = to_block(ticks, keys, "ticks")
-    asks = None if quotes is None else to_block(quotes, keys, "quotes")
+    trades = to_block(ticks, keys, "ticks", quotes=False)
+    asks = None if quotes is None else to_block(quotes, keys, "quotes", quotes=True)
     parts: list[Part] = []
     quotes_of = {} if asks is None else {code: asks.take(rows) for code, rows in _by_key(asks.key)}
     for code, rows in _by_key(trades.key):

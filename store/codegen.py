@@ -114,6 +114,7 @@ class Writer:
         """Return the text of the whole module."""
         self.slot("newest", NO_TIME, integer=True)
         self.slot("alerts", 0, integer=True)
+        self.slot("window_ticks_max", 0, integer=True, read_only=True)
         for name in QUOTE_FIELDS:
             self.slot(f"quote_{name}", math.nan)
         bodies = [ScopeWriter(self, scope) for scope in self.scopes]

@@ -178,13 +178,9 @@ class ScopeWriter:
     def _readiness(self, view: FeatureView, first_column: int, time: str) -> int:
         """A view is ready, once and for all, when each feature has seen its warm-up."""
         name: str = self.writer.slot(f"ready_{view.name}", -1, integer=True)
-        longest = 0
         quotes: dict[str, None] = {}
 
         def walk(node: Node) -> None:
-            nonlocal longest
-            if isinstance(node, (Windowed, Before)):
-                longest = max(longest, node.span.time_ns)
             if isinstance(node, Field) and node.name in ("bid", "ask"):
                 quotes[self._value(node)] = None
             for part in node.parts():
@@ -193,6 +189,7 @@ class ScopeWriter:
         for node in view.nodes.values():
             walk(node)
         ticks = max(node.warm_up() for node in view.nodes.values())
+        longest = max(node.warm_up_ns() for node in view.nodes.values())
         conditions = [f"{name} < 0", f"{self.head} + 1 >= {ticks}"]
         if longest:
             conditions.append(f"{time} - {self.first} >= {longest}")
@@ -206,15 +203,15 @@ class ScopeWriter:
 
     def _move(self, state: SpanState, time: str) -> None:
         """Let go of what is no longer in a window; renew its suffix aggregates when the older part is used up."""
-        s, w, head = self.scope.index, state.name, self.head
+        w, head = state.name, self.head
         if state.span.time_ns:
             self.lines += [
                 f"tail = tail_{w}",
                 f"limit = {time} - {state.span.time_ns}",
                 f"while tail < {head} and ids[{self.ring(0, 'tail')}] <= limit:",
                 "    tail += 1",
-                f"if {head} - tail > capacity_{s} - 2:",
-                f"    tail = {head} - capacity_{s} + 2",
+                f"if {head} - tail >= window_ticks_max:",
+                f"    tail = {head} - window_ticks_max + 1",
                 f"    if lost_{w} == 0:",
                 f"        lost_{w} = 1",
                 f"        alerts |= {1 << state.bit}",
@@ -232,7 +229,8 @@ class ScopeWriter:
         s, w, head = self.scope.index, state.name, self.head
         backs = {node: f"back_{s}_{self.scope.aggregates.index(node)}" for node in state.aggregates}
         reset = [f"    {back} = {_literal(node.aggregate.identity)}" for node, back in backs.items()]
-        self.lines.append(f"if tail > middle_{w}:")
+        # Also when it has just become empty: the anchor, which is its last value, has left the window then.
+        self.lines.append(f"if tail >= middle_{w}:")
         for number, value in enumerate(state.anchors):
             newest = self.ring(self.series_ring(value), f"{head} - 1")
             self.lines.append(f"    anchor_{w}_{number} = arena[{newest}]")
@@ -288,6 +286,11 @@ class ScopeWriter:
         self.lines.append(f"{name} = arena[{self.ring(ring, index)}] if {there} else math.nan")
         return name
 
+    def _is_always_finite(self, node: Node) -> bool:
+        """The ingress lets only finite prices and volumes through; sums over a bar may overflow."""
+        sure = ("price", "open", "high", "low", "close", "trades") if self.is_bar else ("price", "volume", "side")
+        return isinstance(node, Field) and node.name in sure
+
     def _new_local(self, prefix: str) -> str:
         self.locals += 1
         return f"{prefix}{self.scope.index}_{self.locals}"
@@ -333,7 +336,7 @@ class ScopeWriter:
         guarded = [
             local
             for argument, node, local in zip(call.indicator.arguments, call.inputs, inputs, strict=False)
-            if argument not in accepted and not _is_always_finite(node)
+            if argument not in accepted and not self._is_always_finite(node)
         ]
         if not guarded:
             self.lines.append(run)
@@ -345,20 +348,6 @@ class ScopeWriter:
             *(f"    {output} = math.nan" for output in outputs),
         ]
         return name
-
-
-def _is_always_finite(node: Node) -> bool:
-    """The ingress lets only finite prices and volumes through; sums on a bar may overflow."""
-    return isinstance(node, Field) and node.name in (
-        "price",
-        "volume",
-        "side",
-        "open",
-        "high",
-        "low",
-        "close",
-        "trades",
-    )
 
 
 def _literal(value: float) -> str:

@@ -61,7 +61,7 @@ def _value(tree: ast.expr, where: str) -> Any:
         named = {keyword.arg: _value(keyword.value, where) for keyword in tree.keywords if keyword.arg}
         try:
             return function(*values, **named)
-        except TypeError as error:
+        except (TypeError, ConfigError) as error:
             raise ConfigError(f"{where}: {error}") from error
     raise ConfigError(
         f"{where}: {ast.unparse(tree)!r} is not understood; expected fields, numbers, windows and indicators"

@@ -40,11 +40,13 @@ class Program:
         writer = Writer(views)
         self.source = writer.write()
         self.scopes = writer.scopes
-        self.places: dict[str, ViewPlace] = writer.places
+        self.places: dict[str, ViewPlace] = {view.name: writer.places[view.name] for view in views}
+        """Where each view is, in the order in which the views emit."""
         self._slots = writer.slots
         self._initial = writer.initial
         self.alerts_slot = writer.slots["alerts"]
         self.emitted_slots = [writer.slots[f"head_{scope.index}"] for scope in self.scopes]
+        self._window_max_slot = writer.slots["window_ticks_max"]
         self._capacity_slots = [writer.slots[f"capacity_{scope.index}"] for scope in self.scopes]
         self._capacity_max_slots = [writer.slots[f"capacity_max_{scope.index}"] for scope in self.scopes]
 
@@ -67,6 +69,7 @@ class Program:
             else:
                 fixed[slot] = value
         most = 1 << (window_ticks_max + 1).bit_length()
+        ids[self._window_max_slot] = window_ticks_max
         for scope in self.scopes:
             ids[self._capacity_slots[scope.index]] = scope.ring_start
             ids[self._capacity_max_slots[scope.index]] = max(most, scope.ring_start)
@@ -141,7 +144,7 @@ class Program:
     def overflowed(self, alerts: int) -> list[Span]:
         """Return the windows whose overflow the alerts report."""
         states = [state for scope in self.scopes for state in scope.spans.values()]
-        return [state.span for state in states if alerts >> state.bit & 1]
+        return [state.span for state in states if state.span.time_ns and alerts >> state.bit & 1]
 
     def growing(self, alerts: int) -> int | None:
         """Return the clock whose rings must grow before the block can go on, None if none."""

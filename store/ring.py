@@ -18,7 +18,7 @@ import numpy.typing as npt
 from engine.errors import ConfigError, StoreError
 from engine.events import FeatureEvent, Key
 from engine.indicator import Span
-from store.layout import POSITIONS, STAMPS
+from store.layout import KEEP, POSITIONS, STAMPS, WIDTH
 from store.program import Program
 
 TIMESTAMP, RECEIVED, SEQUENCE = range(STAMPS)
@@ -61,6 +61,7 @@ class Lane:
         program = self.program
         self.rows = rows
         self._header = self.rows.view(np.int64)
+        self._room = int(self._header[WIDTH] - self._header[KEEP])
         self._floats = [program.scope_rows(self.rows, scope.index) for scope in program.scopes]
         for values in self._floats:
             values.flags.writeable = False
@@ -77,6 +78,10 @@ class Lane:
         columns: action, timestamp, received, sequence, price, volume, side, ask, ask_volume, each contiguous and of one length;
         the last two may be empty where there is no quote.
         """
+        if len(columns[0]) > self._room:
+            raise StoreError(
+                f"a block of {len(columns[0])} rows: expected at most {self._room}, what the lane reserved"
+            )
         overflows: list[tuple[int, Span]] = []
         block = self.program.block
         start, stop = 0, len(columns[0])
@@ -230,11 +235,13 @@ class OnlineStore:
         if lane is None:
             return None
         stop = lane.stop(place.scope, self.cursor())
+        # Rows further back may still be there or not, depending on how long the blocks were: nobody may depend on them.
+        oldest = max(0, stop - self.keep)
         if timestamp != NO_LIMIT or known_by != NO_LIMIT:
             stamps = lane.table(place.scope).view(np.int64)
             stop = min(stop, int(stamps[TIMESTAMP, :stop].searchsorted(timestamp, side="right")))
             stop = min(stop, int(stamps[RECEIVED, :stop].searchsorted(known_by, side="right")))
-        if stop == 0:
+        if stop <= oldest:
             return None
         slot = stop - 1
         number = lane.emitted(place.scope) - (lane.position(place.scope) - slot)

@@ -28,6 +28,7 @@ BAR_FIELDS = (
     "trades",
     *QUOTE_FIELDS,
 )
+STAMP_NAMES = ("timestamp", "received", "exchange", "symbol", "sequence", "ready")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -100,6 +101,10 @@ class FeatureView:
             if isinstance(value, tuple):
                 raise ConfigError(
                     f"feature view {self.name}: {feature}: found {len(value)} outputs, expected one; unpack them"
+                )
+            if feature in STAMP_NAMES:
+                raise ConfigError(
+                    f"feature view {self.name}: feature {feature!r}: every row has a column of that name already"
                 )
             nodes[feature] = as_node(value)
             self._check_fields(feature, nodes[feature])

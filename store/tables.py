@@ -25,16 +25,21 @@ def is_quotes(names: list[str]) -> bool | None:
     return False if {"price", "volume"} <= have else None
 
 
-def to_block(table: pa.Table, keys: Keys, where: str) -> Block:
+def to_block(table: pa.Table, keys: Keys, where: str, *, quotes: bool | None = None) -> Block:
     """Return the rows of a tick or quote table, in their order. `where` names the table in errors.
+
+    `quotes` says which of the two it must be; None takes either.
 
     Times are int64 ns or Arrow timestamps. Missing: side is 0, an id none, the size of a quote NaN. A null price or size is NaN,
     which the ingress refuses. Raises StoreError for a missing column, another type, or a null time or key.
     """
-    quotes = is_quotes(table.column_names)
+    found = is_quotes(table.column_names)
+    if quotes is not None and found is not None and found is not quotes:
+        raise StoreError(f"{where}: expected {'quotes' if quotes else 'ticks'}, found {'quotes' if found else 'ticks'}")
+    quotes = found if quotes is None else quotes
     expected = QUOTE_COLUMNS if quotes else TICK_COLUMNS
     missing = [name for name in expected if name not in OPTIONAL and name not in table.column_names]
-    if quotes is None or missing:
+    if found is None or quotes is None or missing:
         raise StoreError(
             f"{where}: expected columns {', '.join(expected)}; missing {', '.join(missing) or 'price or bid'}"
         )
@@ -95,6 +100,9 @@ class _Reader:
     def floats(self, name: str) -> npt.NDArray[np.float64]:
         if name not in self.table.column_names:
             return np.full(self.table.num_rows, np.nan)
+        kind = self.table.schema.field(name).type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+            raise StoreError(f"{self.where}: column {name}: expected double, found {kind}")
         column = self.cast(name, pa.float64())
         return _numpy(pc.fill_null(column, np.nan) if column.null_count else column)
 

@@ -70,11 +70,16 @@ class Strategy:
     def __init__(self, parameters: Mapping[str, Any] | None = None) -> None:
         """Take parameters by name. Raises StrategyError that names the parameter, its value and what was expected."""
         known = self.Parameters.__struct_fields__
-        for name in parameters or {}:
+        types = {found.name: found.type for found in msgspec.structs.fields(self.Parameters)}
+        for name, value in (parameters or {}).items():
             if name not in known:
                 raise StrategyError(
                     f"strategy {self.name}: no parameter {name!r}; there are {', '.join(known) or 'none'}"
                 )
+            try:
+                msgspec.convert(value, types[name], strict=False)
+            except msgspec.ValidationError as error:
+                raise StrategyError(f"strategy {self.name}: parameter {name} = {value!r}: {error}") from error
         try:
             self.parameters: Any = msgspec.convert(dict(parameters or {}), self.Parameters, strict=False)
         except msgspec.ValidationError as error:
@@ -161,20 +166,31 @@ class Strategy:
         return self.on_stop()
 
     def snapshot(self) -> bytes:
-        """State and the place in its random numbers, as MessagePack."""
+        """State and the place in its random numbers, as MessagePack. Dicts keep their order, which a strategy may depend on."""
         inner = self.random.bit_generator.state
         place = [inner["state"]["state"], inner["state"]["inc"], inner["has_uint32"], inner["uinteger"]]
-        return msgspec.msgpack.encode(
-            (msgspec.to_builtins(self.state, order="sorted"), [str(number) for number in place]), order="deterministic"
-        )
+        state = _ordered(msgspec.to_builtins(self.state, builtin_types=(set, frozenset)))
+        return msgspec.msgpack.encode((state, [str(number) for number in place]))
 
     def restore(self, snapshot: bytes) -> None:
-        """Become what the snapshot was made of. Raises StrategyError if it was made by another State."""
+        """Become what the snapshot was made of. Raises StrategyError, and changes nothing, if it was made by another State."""
         try:
-            state, place = msgspec.msgpack.decode(snapshot)
-            self.state = msgspec.convert(state, self.State)
-            numbers = [int(text) for text in place]
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            raw, place = msgspec.msgpack.decode(snapshot)
+            state = msgspec.convert(raw, self.State)
+            value, increment, has_uint32, uinteger = (int(text) for text in place)
+            inner: Any = {"state": value, "inc": increment}
+            random = np.random.PCG64(0)
+            random.state = {"bit_generator": "PCG64", "state": inner, "has_uint32": has_uint32, "uinteger": uinteger}
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
             raise StrategyError(f"strategy {self.name}: its snapshot does not fit its State: {error}") from error
-        names = {"bit_generator": "PCG64", "state": {"state": numbers[0], "inc": numbers[1]}}
-        self.random.bit_generator.state = {**names, "has_uint32": numbers[2], "uinteger": numbers[3]}
+        self.state = state
+        self.random = np.random.Generator(random)
+
+
+def _ordered(value: Any) -> Any:
+    """Return builtins with sets as sorted lists: the order of a set is that of this process."""
+    if isinstance(value, dict):
+        return {key: _ordered(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_ordered(part) for part in value]
+    return sorted(value) if isinstance(value, (set, frozenset)) else value

@@ -30,8 +30,11 @@ class OrderFlowImbalance(Strategy):
         flow, book = event["trade_imbalance_1m"], 0.0
         threshold = self.parameters.threshold
         if abs(flow) > threshold:
+            # NaN before the first quote and where none has sizes: a comparison with it is false, and no side is taken.
             book = self.features.latest("market", event.exchange, event.symbol)["imbalance"]
-        position = 1 if min(flow, book) > threshold else -1 if max(flow, book) < -threshold else 0
+        is_long = flow > threshold and book > threshold
+        is_short = flow < -threshold and book < -threshold
+        position = 1 if is_long else -1 if is_short else 0
         key = f"{event.exchange} {event.symbol}"
         if position == self.state.position.get(key, 0):
             return

@@ -18,7 +18,11 @@ from engine.indicator import indicator
 NEGLIGIBLE = 1e-290
 
 
-@indicator(state={"count": -1.0, "last": 0.0, "gain": 0.0, "loss": 0.0}, warm_up=lambda period: int(period) + 1)
+@indicator(
+    state={"count": -1.0, "last": 0.0, "gain": 0.0, "loss": 0.0},
+    warm_up=lambda period: int(period) + 1,
+    at_least={"period": 1},
+)
 def rsi(
     count: float, last: float, gain: float, loss: float, price: float, period: float
 ) -> tuple[float, float, float, float, float]:
