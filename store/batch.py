@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,10 +75,10 @@ def compute(
         ingress = Ingress(max_ahead_ns=max_ahead_ns, not_contiguous=not_contiguous)
         ingress.open([keys[code][0]])
         own = trades if isinstance(rows, slice) else trades.take(rows)
-        origin = np.arange(len(trades)) if isinstance(rows, slice) else rows
+        origin = None if isinstance(rows, slice) else rows
         if code in quotes_of:
-            own, origin = _with_quotes(own, origin, quotes_of[code])
-        parts += _run(Lane(program, keys[code], 0, 0, window_ticks_max), ingress, own, origin)
+            own, origin = _with_quotes(own, np.arange(len(own)) if origin is None else origin, quotes_of[code])
+        parts.append(_run(Lane(program, keys[code], 0, len(own), window_ticks_max), ingress, own, origin))
     return _table(ticks, names, parts)
 
 
@@ -103,43 +103,41 @@ def _with_quotes(trades: Block, origin: npt.NDArray[np.intp], quotes: Block) -> 
     return both.take(order), np.concatenate([np.full(len(quotes), -1), origin])[order]
 
 
-def _run(lane: Lane, ingress: Ingress, block: Block, origin: npt.NDArray[np.intp]) -> Iterator[Part]:
-    """Fold one key's rows, chunk by chunk. In place of a sequence, each row keeps the number of the tick that it came from."""
+def _run(lane: Lane, ingress: Ingress, block: Block, origin: npt.NDArray[np.intp] | None) -> Part:
+    """Fold one key's rows, chunk by chunk. In place of a sequence, each row keeps the number of the tick that it came from.
+
+    `origin` has these numbers; None: they are those of the rows.
+    """
     zeros = np.zeros(min(CHUNK_ROWS, len(block)), np.int32)
     for start in range(0, len(block), CHUNK_ROWS):
-        part = block.take(slice(start, start + CHUNK_ROWS))
+        stop = min(start + CHUNK_ROWS, len(block))
+        part = block.take(slice(start, stop))
         admitted = ingress.admit(part.with_key(zeros[: len(part)]))
+        numbers = np.arange(start, stop) if origin is None else origin[start:stop]
         columns = (
-            admitted.outcome, part.timestamp, admitted.received, origin[start : start + CHUNK_ROWS], part.price, part.volume,
-            part.side, part.ask, part.ask_volume,
+            admitted.outcome, part.timestamp, admitted.received, numbers, part.price, part.volume, part.side, part.ask, part.ask_volume,
         )  # fmt: skip
-        # Arrow's allocator keeps what earlier tables have given back; memory fresh from the system would have to be cleared first.
-        buffer = pa.allocate_buffer(8 * lane.program.rows_size(len(part)))
-        lane.put_rows(lane.program.new_rows(len(part), 0, np.frombuffer(buffer, np.float64)))
         lane.run(columns)
-        count = lane.position(0)
-        yield lane.stamps(0, count), lane.table(0)[STAMPS:, :count]
+    count = lane.position(0)
+    return lane.stamps(0, count), lane.table(0)[STAMPS:, :count]
 
 
 def _table(ticks: pa.Table, names: list[str], parts: list[Part]) -> pa.Table:
-    """Put the rows of all keys into the order of the ticks; rows of one key are in it already, and are not copied."""
-    origins = np.concatenate([stamps[SEQUENCE] for stamps, _ in parts]) if parts else np.empty(0, np.int64)
-    if len(origins) > 1 and (np.diff(origins) < 0).any():
-        order = np.argsort(origins, kind="stable")
-        origins = origins[order]
-        stamps = np.concatenate([stamps for stamps, _ in parts], axis=1)[:, order]
-        parts = [(stamps, np.concatenate([values for _, values in parts], axis=1)[:, order])]
+    """Put the rows of all keys into the order of the ticks; rows of a single key are in it already, and are not copied."""
+    if len(parts) == 1:
+        stamps, values = parts[0]
+    else:
+        stamps = np.concatenate([stamps for stamps, _ in parts], axis=1) if parts else np.empty((STAMPS, 0), np.int64)
+        values = np.concatenate([values for _, values in parts], axis=1) if parts else np.empty((len(names), 0))
+        order = np.argsort(stamps[SEQUENCE], kind="stable")
+        stamps, values = stamps[:, order], values[:, order]
     keys = ticks.select(["exchange", "symbol"])
-    if len(origins) != ticks.num_rows:
-        keys = keys.take(pa.array(origins))
-
-    def chunked(columns: Iterable[npt.NDArray[Any]], kind: pa.DataType) -> pa.ChunkedArray:
-        return pa.chunked_array([pa.array(column) for column in columns], kind)
-
+    if stamps.shape[1] != ticks.num_rows:
+        keys = keys.take(pa.array(stamps[SEQUENCE]))
     columns = [
-        chunked((stamps[TIMESTAMP] for stamps, _ in parts), pa.int64()),
-        chunked((stamps[RECEIVED] for stamps, _ in parts), pa.int64()),
+        pa.array(stamps[TIMESTAMP]),
+        pa.array(stamps[RECEIVED]),
         *keys.columns,
-        *(chunked((values[at] for _, values in parts), pa.float64()) for at in range(len(names))),
+        *(pa.array(row) for row in values),
     ]
     return pa.table(columns, names=["timestamp", "received", "exchange", "symbol", *names])

@@ -112,12 +112,12 @@ class Program:
         result[is_float & np.isnan(result)] = np.nan
         return result.tobytes()
 
-    def new_rows(self, width: int, keep: int, memory: Floats | None = None) -> Floats:
+    def new_rows(self, width: int, keep: int) -> Floats:
         """Return rows for `width` emissions of each clock, of which the newest `keep` survive when a block needs room.
 
-        They lie in `memory` (`rows_size(width)` values) if that is given. Else it is reserved, and touched only as rows are written.
+        Memory is reserved, and touched only as rows are written.
         """
-        rows = np.empty(self.rows_size(width), np.float64) if memory is None else memory
+        rows = np.empty(self.rows_size(width), np.float64)
         width = spaced(width)
         header = rows.view(np.int64)
         header[: self.header] = 0
