@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -142,7 +143,8 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fold the built-in recording."""
+    """Fold the built-in recording. SIGTERM ends it as SIGINT does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options.sources, options.speed, options.digest = [], None, True
     options.start = options.stop = options.until_sequence = None
     options.symbols = ()
@@ -159,10 +161,12 @@ def run_replay(options: argparse.Namespace) -> int:
     config = _config(options)
     sources = _sources(options.sources)
     with_digest = options.digest or not options.sources
-    reporter = Reporter(configure(options.verbose), options.verbose)
+    logger = configure(options.verbose)
+    reporter = Reporter(logger, options.verbose)
     title = ", ".join(source.name for source in sources)
     view = TerminalView(title, lambda: total_rows(sources)) if TerminalView.is_wanted() and not options.json else None
     fold = build_fold(config, _strategies(config), digests=with_digest, report=view.hear if view else reporter)
+    logger.info("online store", views=", ".join(fold.features.views), bytes_a_key=fold.features.memory_per_key())
     pace = _pacer(options.speed) if options.speed else None
     started = time.perf_counter()
     if view:

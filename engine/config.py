@@ -64,6 +64,7 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The online store."""
 
     ring_rows: Annotated[int, Meta(ge=16, le=1 << 24)] = 512
+    block_rows: Annotated[int, Meta(ge=1, le=1 << 24)] = 512
 
 
 class StrategiesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

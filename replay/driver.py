@@ -69,7 +69,7 @@ def build_fold(
     store = OnlineStore(
         program,
         keep=config.store.ring_rows,
-        block_rows=config.store.ring_rows,
+        block_rows=config.store.block_rows,
         window_ticks_max=config.features.window_ticks_max,
     )
     ingress = Ingress(max_ahead_ns=config.ingress.max_ahead_ns, not_contiguous=config.ingress.not_contiguous)

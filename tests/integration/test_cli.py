@@ -423,9 +423,10 @@ def test_an_interrupted_paced_replay_ends_with_130_and_one_line(tmp_path: Path) 
     assert (done.code, done.out, done.err) == (130, "", "interrupted")
 
 
-def test_an_interrupted_run_ends_with_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_ends_with_0(number: str, tmp_path: Path) -> None:
     # The strategy interrupts its own process: the run is over before anybody else could.
-    suicidal = plugin(tmp_path, "os.kill(os.getpid(), signal.SIGINT)")
+    suicidal = plugin(tmp_path, f"os.kill(os.getpid(), signal.{number})")
     done = tickfold("run", cwd=tmp_path, **quick(tmp_path, suicidal))
     assert done.code == 0
     assert done.lines()[-1] == "interrupted"

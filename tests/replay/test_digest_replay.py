@@ -80,6 +80,12 @@ def test_a_file_cut_in_the_middle_of_a_gap_of_ids_gives_the_digest_of_the_whole(
     assert replay(*pieces(tmp_path, table, "ltc", behind)) == replay(LTC)
 
 
+@pytest.mark.parametrize("rows", ["1", "7", "4096"])
+def test_the_digest_is_the_same_for_blocks_of_any_length(rows: str) -> None:
+    assert replay(LTC, TICKFOLD_STORE__BLOCK_ROWS=rows) == replay(LTC)
+    assert replay(QUOTES, TRADES, TICKFOLD_STORE__BLOCK_ROWS=rows) == replay(QUOTES, TRADES)
+
+
 def test_the_size_of_the_rings_changes_the_state_and_nothing_else() -> None:
     # `state` covers the rows that are kept for reading (store.ring_rows of them), so more or fewer of them are another state.
     # What is computed does not depend on it, though the ring is also the length of the blocks that are folded at once.
