@@ -175,7 +175,7 @@ class Run:
             engine=EngineConfig(seed=seed, bus_limit=bus_limit),
             ingress=IngressConfig(),
             features=FeaturesConfig(window_ticks_max=window_ticks_max),
-            store=StoreConfig(ring_rows=ring_rows),
+            store=StoreConfig(ring_rows=ring_rows, block_rows=ring_rows),
         )
         self.fold: Fold = build_fold(config, strategies, views=views, digests=True, report=self.reported.append)
 
