@@ -50,6 +50,7 @@ class Lane(FeatureRows, Protocol):
     """One key's state and newest rows, as the store keeps them."""
 
     def run(self, columns: Columns) -> list[tuple[int, Span]]: ...
+    def all_emitted(self) -> list[int]: ...
     def values(self, view: str, count: int) -> npt.NDArray[np.float64]: ...
     def state_parts(self) -> Iterable[bytes]: ...
 
@@ -112,7 +113,6 @@ class Fold:
         self.signals = 0
         self._current: Any = Heartbeat(0, 0)
         self._places = features.program.places
-        self._scopes = tuple(dict.fromkeys(place.scope for place in self._places.values()))
         self._outbox = Outbox(self.bus, features.views)
         self._refusals: deque[Any] = deque()  # for each refusal that is due, the input before it
         features.cursor = self.sequence
@@ -203,6 +203,8 @@ class Fold:
     def _stop(self, block: Block, start: int) -> int:
         """The end of the longest part in which no key has more rows than its lane takes at once."""
         most = self.features.block_rows
+        if len(block) - start <= most:
+            return len(block)
         size = min(len(block) - start, most * max(1, len(self.keys)))
         while size > most and np.bincount(block.key[start : start + size]).max() > most:
             size = max(most, size // 2)
@@ -241,9 +243,9 @@ class Fold:
         """Fold one key's rows, and build what is due to those who listen."""
         key = self.keys[code]
         lane = self.features.lane(key)
-        before = [lane.emitted(scope) for scope in self._scopes]
+        before = lane.all_emitted()
         overflows = lane.run(columns)
-        fresh = {scope: lane.emitted(scope) - count for scope, count in zip(self._scopes, before, strict=True)}
+        fresh = [after - count for after, count in zip(lane.all_emitted(), before, strict=True)]
         if self.is_digested:
             self._digest_inputs(key, columns, admitted, rows)
         if self.is_digested or self.rows is not None:

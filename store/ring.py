@@ -101,6 +101,11 @@ class Lane:
         """How many rows one clock has put out so far."""
         return int(self._ids[self.program.emitted_slots[scope]])
 
+    def all_emitted(self) -> list[int]:
+        """How many rows each clock has put out so far."""
+        found: list[int] = self._ids[self.program.emitted_slots].tolist()
+        return found
+
     def stamps(self, scope: int, count: int) -> npt.NDArray[np.int64]:
         """(timestamp, received, sequence) x the newest `count` rows of one clock, those ahead of the cursor included."""
         position = int(self._header[POSITIONS + scope])
