@@ -154,24 +154,25 @@ class Supervisor:
             return
         try:
             result = route.handler(event)
-            if result is not None:
-                self._publish(supervised, result)
-        # A plugin may raise anything, sys.exit() included: it is reported with its traceback.
-        except (Exception, SystemExit) as error:
+            events = [] if result is None else self._publish(supervised, result)
+        except KeyboardInterrupt:
+            raise
+        # A plugin may raise anything, sys.exit() and a cancellation included: it is reported with its traceback.
+        except BaseException as error:
             self._failed(supervised, name or getattr(route.handler, "__name__", "handler"), error)
-        else:
-            if supervised.failures:
-                supervised.succeed(self.bus.round)
+            return
+        if supervised.failures:
+            supervised.succeed(self.bus.round)
+        for published in events:
+            self._outlet(published)
 
-    def _publish(self, supervised: Supervised, result: Iterable[Any]) -> None:
+    def _publish(self, supervised: Supervised, result: Iterable[Any]) -> list[Any]:
         # A single event is taken as what it obviously means. Of a generator without end no more is read than may be published.
         given = (result,) if isinstance(result, Event) else islice(result, self.bus.limit + 1)
         events = [self._fill(supervised.actor, event) for event in given]
-        if not events:
-            return
-        self.bus.publish(events)
-        for event in events:
-            self._outlet(event)
+        if events:
+            self.bus.publish(supervised, events)
+        return events
 
     def _failed(self, supervised: Supervised, handler: str, error: BaseException) -> None:
         supervised.fail(self.bus.round)

@@ -47,7 +47,7 @@ class Bus:
         self.round = 1
         """Counts the fold's own events; what one brings about belongs to its round."""
         self._queue: deque[Any] = deque()
-        self._published = 0  # since the fold's own event
+        self._published: dict[str, int] = {}  # by subscriber, since the fold's own event
         self._subscriptions: dict[Topic, list[tuple[Key | None, Route]]] = {}
         self._routes: dict[tuple[Topic, Key | None], tuple[Route, ...]] = {}
 
@@ -79,18 +79,19 @@ class Bus:
         """Whether anybody, listening or parked, ever subscribed to a topic."""
         return topic in self._subscriptions
 
-    def publish(self, events: Iterable[Any]) -> None:
-        """Queue events behind those that wait.
+    def publish(self, subscriber: Subscriber, events: Iterable[Any]) -> None:
+        """Queue what a subscriber publishes behind what waits.
 
-        Raises BusOverflowError, and queues none of them, where one event of the fold has brought about more than the limit: a
-        handler that answers its own events would never let go of the loop.
+        Raises BusOverflowError, and queues none of it, where one event of the fold has made this subscriber publish more than the
+        limit: a handler that answers its own events would never let go of the loop. What others publish does not count.
         """
         fresh = tuple(events)
-        if self._published + len(fresh) > self.limit:
+        total = self._published.get(subscriber.name, 0) + len(fresh)
+        if total > self.limit:
             raise BusOverflowError(
-                f"one input brought about {self._published + len(fresh)} events, expected at most {self.limit} (engine.bus_limit)"
+                f"{subscriber.name} published {total} events for one input, expected at most {self.limit} (engine.bus_limit)"
             )
-        self._published += len(fresh)
+        self._published[subscriber.name] = total
         self._queue.extend(fresh)
 
     def report(self, event: Any) -> None:
@@ -116,7 +117,7 @@ class Bus:
             event = queue.popleft()
             for route in self._routes_of(event):
                 call(route, event)
-        self._published = 0
+        self._published.clear()
 
     def _routes_of(self, event: Any) -> tuple[Route, ...]:
         topic: Topic = event.view if isinstance(event, FeatureEvent) else type(event)

@@ -164,7 +164,11 @@ def run_replay(options: argparse.Namespace) -> int:
     logger = configure(options.verbose)
     reporter = Reporter(logger, options.verbose)
     title = ", ".join(source.name for source in sources)
-    view = TerminalView(title, lambda: total_rows(sources)) if TerminalView.is_wanted() and not options.json else None
+    view = (
+        TerminalView(title, lambda: total_rows(sources))
+        if TerminalView.is_wanted() and not options.json and not options.verbose
+        else None
+    )
     fold = build_fold(config, _strategies(config), digests=with_digest, report=view.hear if view else reporter)
     logger.info("online store", views=", ".join(fold.features.views), bytes_a_key=fold.features.memory_per_key())
     pace = _pacer(options.speed) if options.speed else None
@@ -266,10 +270,16 @@ def _print_result(
 
     counts = fold.ingress.counts.sum(axis=0)
     shown = ", ".join(f"{int(count):,} {name}" for name, count in zip(OUTCOMES, counts, strict=True) if count)
+    shown += f", {fold.gaps:,} gaps in the trade ids" if fold.gaps else ""
     print(
         f"{fold.folded:,} inputs of {int(fold.ingress.counts.any(axis=1).sum())} keys in {seconds:.2f} s ({fold.folded / max(seconds, 1e-9):,.0f}/s): {shown}"
     )
     refused = int(counts[DUPLICATE + 1 :].sum())
+    if forgotten := fold.ingress.forgotten():
+        print(
+            f"{forgotten:,} ranges of missing trade ids were forgotten: later trades of those count as duplicates",
+            file=sys.stderr,
+        )
     if refused:
         print(f"{refused:,} rows were refused; -v shows why", file=sys.stderr)
     views = ", ".join(fold.features.views)

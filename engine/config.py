@@ -220,7 +220,7 @@ def _set(raw: dict[str, Any], variable: str, text: str) -> str:
     except tomllib.TOMLDecodeError:
         # Plain text needs no quotes; a list may be given as its parts.
         value = (
-            [part.strip() for part in text.split(",")]
+            [part.strip() for part in text.split(",") if part.strip()]
             if isinstance(getattr(getattr(Config(), section), key), tuple)
             else text
         )

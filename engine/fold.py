@@ -8,7 +8,6 @@ delivered, `now()` and the store's cursor stand at its input, so nothing later c
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -28,13 +27,19 @@ from engine.events import (
     Gap,
     Heartbeat,
     Key,
+    Quote,
     Refused,
     Signal,
+    Tick,
     WindowOverflow,
 )
 from engine.indicator import Span
 from engine.ingress import BAD_PRICE, DUPLICATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
 from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
+
+NOTICES = frozenset((Gap, Refused, WindowOverflow))
+"""What is reported when its turn has come, whether or not anybody hears it."""
+INPUTS = (Tick, Quote, Gap, FeedStatus, Heartbeat, Command)
 
 
 class Place(Protocol):
@@ -114,8 +119,13 @@ class Fold:
         self._current: Any = Heartbeat(0, 0)
         self._places = features.program.places
         self._outbox = Outbox(self.bus, features.views)
-        self._refusals: deque[Any] = deque()  # for each refusal that is due, the input before it
+        self._reports: list[Any] = []
         features.cursor = self.sequence
+
+    @property
+    def gaps(self) -> int:
+        """Gaps found: how often trade ids were skipped."""
+        return self._gaps
 
     @property
     def folded(self) -> int:
@@ -146,23 +156,32 @@ class Fold:
     def start(self) -> None:
         """Start all actors."""
         self.supervisor.start()
+        self._give_out()
 
     def stop(self) -> None:
         """Stop all actors; signals that they give then carry the last input's times."""
         self.supervisor.stop()
+        self._give_out()
 
     def _completed(self, actor: Actor, event: Any) -> Any:
-        """Give a signal its strategy's name and the times of the input that it answers."""
-        if isinstance(event, Signal):
-            timestamp, received, sequence = self._stamp()
-            return msgspec.structs.replace(
-                event, strategy=actor.name, timestamp=timestamp, received=received, sequence=sequence
-            )
-        if not isinstance(event, Event):
+        """Give a signal its strategy's name and the times of the input that it answers.
+
+        Raises StrategyError for what is no event, is an input (only the ingress makes those), or holds values of another type:
+        whatever passes can be delivered, digested and reported.
+        """
+        if not isinstance(event, Event) or isinstance(event, INPUTS):
             raise StrategyError(
                 f"{actor.name} published {type(event).__name__} {event!r:.80}: expected events such as Signal"
             )
-        return event
+        if isinstance(event, Signal):
+            timestamp, received, sequence = self._stamp()
+            event = msgspec.structs.replace(
+                event, strategy=actor.name, timestamp=timestamp, received=received, sequence=sequence
+            )
+        try:
+            return msgspec.convert(msgspec.structs.asdict(event), type(event))
+        except msgspec.ValidationError as error:
+            raise StrategyError(f"{actor.name} published {type(event).__name__} {event!r:.80}: {error}") from error
 
     def _published(self, event: Any) -> None:
         if isinstance(event, Signal):
@@ -172,7 +191,14 @@ class Fold:
                 name = (event.strategy, event.exchange, event.symbol)
                 self.digests["signals"].add(name, np.array([event.timestamp], np.int64), values)
         if self.report is not None:
-            self.report(event)
+            self._reports.append(event)
+
+    def _give_out(self) -> None:
+        """Report what happened, in its order. Nothing here can reach back: the fold is done with it."""
+        reports, self._reports = self._reports, []
+        if self.report is not None:
+            for event in reports:
+                self.report(event)
 
     # -- inputs
 
@@ -188,6 +214,7 @@ class Fold:
         if isinstance(numbered, Command):
             self.supervisor.obey(numbered)
         self.bus.send(numbered)
+        self._give_out()
 
     def push(self, block: Block) -> None:
         """Fold market inputs in their order. The keys in the block are numbers of `self.keys`."""
@@ -218,42 +245,58 @@ class Fold:
         )  # fmt: skip
         self._gaps += len(admitted.gaps)
         if len(block) == 1 or (block.key == block.key[0]).all():
-            self._fold_key(block.key.item(0), columns, admitted, None)
+            self._fold_key(block.key.item(0), columns, admitted, None, admitted.gaps)
         else:
             codes = np.flatnonzero(np.bincount(block.key, minlength=len(self.keys)))
             order = np.argsort(block.key, kind="stable")
             ends = np.searchsorted(block.key[order], codes, side="right").tolist()
-            first = 0
-            for code, end in zip(codes.tolist(), ends, strict=True):
-                rows = order[first:end]
-                self._fold_key(code, tuple(c[rows] if len(c) else c for c in columns), admitted, rows)
-                first = end
-        if (self.report is not None or self.bus.has(Refused)) and outcome.max() > DUPLICATE:
+            gap_codes = block.key[admitted.gaps[:, 0]]
+            gap_order = np.argsort(gap_codes, kind="stable")
+            gap_ends = np.searchsorted(gap_codes[gap_order], codes, side="right").tolist()
+            first = first_gap = 0
+            for code, end, gap_end in zip(codes.tolist(), ends, gap_ends, strict=True):
+                rows, gaps = order[first:end], admitted.gaps[gap_order[first_gap:gap_end]]
+                self._fold_key(code, tuple(c[rows] if len(c) else c for c in columns), admitted, rows, gaps)
+                first, first_gap = end, gap_end
+        if self.report is not None and outcome.max() > DUPLICATE:
             self._refused(admitted)
         for event, hearing in self._outbox.take():
-            # A refused row is no input: it is heard at the time of the one before it.
-            self._current = self._refusals.popleft() if type(event) is Refused else event
+            if type(event) in NOTICES and self.report is not None:
+                self._reports.append(event)
+                if type(event) is Refused:
+                    continue  # no input, so nobody in the fold may know of it: a replay of the journal has none
+            self._current = event
             self.bus.deliver(event, hearing)
         last = len(block) - 1 if len(block) == 1 else int(admitted.sequence.argmax())
         if sequence := admitted.sequence.item(last):
             # Readers from outside, and what comes between blocks, stand behind the last input.
             self._current = Heartbeat(block.timestamp.item(last), admitted.received.item(last), sequence)
+        self._give_out()
 
-    def _fold_key(self, code: int, columns: Columns, admitted: Admitted, rows: npt.NDArray[np.intp] | None) -> None:
+    def _fold_key(
+        self,
+        code: int,
+        columns: Columns,
+        admitted: Admitted,
+        rows: npt.NDArray[np.intp] | None,
+        gaps: npt.NDArray[np.int64],
+    ) -> None:
         """Fold one key's rows, and build what is due to those who listen."""
         key = self.keys[code]
+        if not self.ingress.has_input(code):
+            return  # refused or dropped throughout so far: no memory is spent on it
         lane = self.features.lane(key)
         before = lane.all_emitted()
         overflows = lane.run(columns)
         fresh = [after - count for after, count in zip(lane.all_emitted(), before, strict=True)]
         if self.is_digested:
-            self._digest_inputs(key, columns, admitted, rows)
+            self._digest_inputs(key, columns, admitted, rows, gaps)
         if self.is_digested or self.rows is not None:
             for view, place in self._places.items():
                 if count := fresh[place.scope]:
                     self._put_out(view, key, lane.stamps(place.scope, count), lane.values(view, count))
-        if len(admitted.gaps):
-            self._gaps_of(code, key, admitted)
+        if len(gaps):
+            self._gaps_of(key, gaps, admitted)
         own = (admitted.block.kind, admitted.block.trade_id)
         kind, ids = own if rows is None else (own[0][rows], own[1][rows])
         self._outbox.add_inputs(key, columns, kind, ids)
@@ -266,32 +309,26 @@ class Fold:
             self._tell(event.sequence, self._outbox.last_rank, event, key)
 
     def _tell(self, sequence: int, rank: int, event: Any, key: Key) -> None:
-        """Report an event of the engine's own, and deliver it to who hears it."""
-        self._outbox.add(sequence, rank, event, self.bus.routes(type(event), key))
-        if self.report is not None:
-            self.report(event)
+        """Queue an event of the engine's own for who hears it, and for the report."""
+        self._outbox.add(sequence, rank, event, self.bus.routes(type(event), key), anyway=self.report is not None)
 
-    def _gaps_of(self, code: int, key: Key, admitted: Admitted) -> None:
+    def _gaps_of(self, key: Key, gaps: npt.NDArray[np.int64], admitted: Admitted) -> None:
+        if self.report is None and not self.bus.routes(Gap, key):
+            return
         block = admitted.block
-        for row, sequence, first, last, missing, filled in admitted.gaps.tolist():
-            if block.key[row] == code:
-                times = block.timestamp.item(row), admitted.received.item(row)
-                self._tell(sequence, GAP_RANK, Gap(*key, first, last, missing, filled, *times, sequence), key)
+        for row, sequence, first, last, missing, filled in gaps.tolist():
+            times = block.timestamp.item(row), admitted.received.item(row)
+            self._tell(sequence, GAP_RANK, Gap(*key, first, last, missing, filled, *times, sequence), key)
 
     def _refused(self, admitted: Admitted) -> None:
-        """Tell of each refused row after the input before it; it has no sequence of its own."""
+        """Queue a report of each refused row behind the input before it; it has no sequence of its own."""
         block, outcome = admitted.block, admitted.outcome
         latest = np.maximum.accumulate(admitted.sequence)
-        before, standing = self._current, np.searchsorted(latest, latest)
         for row in np.flatnonzero(outcome >= BAD_PRICE).tolist():
             key = self.keys[block.key.item(row)]
             reason = f"{OUTCOMES[outcome[row]]}: {self.ingress.describe(block, row, outcome.item(row))}"
             event = Refused(*key, reason, block.timestamp.item(row), block.received.item(row))
-            if self.bus.routes(Refused, key):
-                at = standing.item(row)
-                times = block.timestamp.item(at), admitted.received.item(at), latest.item(row)
-                self._refusals.append(Heartbeat(*times) if latest[row] else before)
-            self._tell(latest.item(row), self._outbox.last_rank, event, key)
+            self._outbox.add(latest.item(row), self._outbox.last_rank, event, (), anyway=True)
 
     def _put_out(self, view: str, key: Key, stamps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
         if self.is_digested:
@@ -301,7 +338,14 @@ class Fold:
 
     # -- digests
 
-    def _digest_inputs(self, key: Key, columns: Columns, admitted: Admitted, rows: npt.NDArray[np.intp] | None) -> None:
+    def _digest_inputs(
+        self,
+        key: Key,
+        columns: Columns,
+        admitted: Admitted,
+        rows: npt.NDArray[np.intp] | None,
+        gaps: npt.NDArray[np.int64],
+    ) -> None:
         """Hash the inputs that one key folded: trades, quotes, and the gaps before them."""
         outcome, timestamp, _, sequence, price, volume, side, ask, ask_volume = columns
         ids = admitted.block.trade_id if rows is None else admitted.block.trade_id[rows]
@@ -315,15 +359,13 @@ class Fold:
             result[is_quote, 4], result[is_quote, 5] = ask[folded][is_quote], ask_volume[folded][is_quote]
             floats = result[:, 2:6]
             floats[np.isnan(floats)] = np.nan
-        if len(admitted.gaps):
-            code = self.keys.code(key)
-            mine = admitted.gaps[admitted.block.key[admitted.gaps[:, 0]] == code]
-            gaps = np.zeros((len(mine), 7), np.int64)
-            gaps[:, 0] = admitted.block.timestamp[mine[:, 0]]
-            gaps[:, 1] = 2
-            gaps[:, 2:6] = mine[:, 2:6]
-            places = np.searchsorted(sequence[folded], mine[:, 1])
-            result = np.insert(result, places, gaps.view(np.float64), axis=0)
+        if len(gaps):
+            gap_rows = np.zeros((len(gaps), 7), np.int64)
+            gap_rows[:, 0] = admitted.block.timestamp[gaps[:, 0]]
+            gap_rows[:, 1] = 2
+            gap_rows[:, 2:6] = gaps[:, 2:6]
+            places = np.searchsorted(sequence[folded], gaps[:, 1])
+            result = np.insert(result, places, gap_rows.view(np.float64), axis=0)
         self.digests["inputs"].extend(key, result)
 
     def digest(self) -> dict[str, str]:

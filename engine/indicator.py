@@ -42,6 +42,7 @@ NS_PER_UNIT = {
     "d": 86_400_000_000_000,
 }
 WINDOW_MAX_NS = 36_500 * NS_PER_UNIT["d"]  # a century; times are int64 nanoseconds, and limits are differences of them
+WINDOW_MAX_TICKS = 1 << 20  # memory of a window of ticks is reserved from the start
 Window: TypeAlias = int | str
 """A number of ticks (or bars), or a time such as "15m": the last so many values, or those in (t - w, t]."""
 Parameter: TypeAlias = float | int
@@ -65,6 +66,8 @@ class Span:
     def parse(cls, window: Window) -> Span:
         """Read a window. Raises ConfigError unless it is a whole number of ticks >= 1 or a time such as "250ms", "15m"."""
         if isinstance(window, int) and not isinstance(window, bool) and window >= 1:
+            if window > WINDOW_MAX_TICKS:
+                raise ConfigError(f"window {window!r}: expected at most {WINDOW_MAX_TICKS} ticks")
             return cls(f"{window} ticks", ticks=window)
         if isinstance(window, str) and (time_ns := duration_ns(window)):
             if time_ns > WINDOW_MAX_NS:
@@ -250,6 +253,8 @@ class Indicator:
                 inputs.append(as_node(value))
             elif isinstance(value, (int, float)):
                 least = self.at_least.get(name, -math.inf)
+                if not math.isfinite(value):
+                    raise ConfigError(f"indicator {self.name}: {name} = {value!r}: expected a finite number")
                 if not value >= least:
                     raise ConfigError(f"indicator {self.name}: {name} = {value!r}: expected at least {least:g}")
                 parameters.append(float(value))
@@ -321,6 +326,14 @@ def aggregate(
         return Aggregate(combine, identity, lift)
 
     return decorate
+
+
+def ticks_of(window: Window, what: str) -> int:
+    """Return a number of ticks. Raises ConfigError, which `what` opens, for a time."""
+    span = Span.parse(window)
+    if not span.ticks:
+        raise ConfigError(f"{what}: window {window!r}: expected a number of ticks")
+    return span.ticks
 
 
 def before(value: Value, window: Window) -> Node:

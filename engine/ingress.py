@@ -342,6 +342,10 @@ class Ingress:
         """Whether a key has had an input: one that a source only mentions, or that was refused throughout, has no state."""
         return code < len(self.state) and bool(self.state[code, RECEIVED] != NO_ID)
 
+    def forgotten(self) -> int:
+        """How many missing ranges had to be forgotten: more than `RANGES` of a key were open."""
+        return int(self.state[:, FORGOTTEN].sum())
+
     def number(self) -> int:
         """Return the sequence of an input that is not of the market, such as a command."""
         self.next_sequence += 1

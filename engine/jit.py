@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import enum
 import hashlib
 import importlib.util
 import inspect
@@ -154,6 +155,16 @@ class _Renamer(ast.NodeTransformer):
             )
         raise self.refused(node, f"`{node.id}` is not defined where the function is")
 
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
+        raise self.refused(
+            node, "a kernel may not assert or raise: an error half-way would leave the state torn; return NaN"
+        )
+
+    def visit_Raise(self, node: ast.Raise) -> ast.stmt:
+        raise self.refused(
+            node, "a kernel may not assert or raise: an error half-way would leave the state torn; return NaN"
+        )
+
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         root = node.value
         if (
@@ -242,6 +253,8 @@ def _is_constant(value: object) -> bool:
 
 def _literal(value: object) -> str:
     """Return Python source for a constant, NaN and infinity included."""
+    if isinstance(value, enum.Enum):
+        value = value.value
     if isinstance(value, float):
         value = float(value)
         return repr(value) if math.isfinite(value) else f'float("{value}")'
@@ -264,7 +277,12 @@ def compile_module(text: str, purpose: str) -> ModuleType:
         return sys.modules[name]
     path = cache_folder() / f"{name}.py"
     if not path.exists() or path.read_text() != text:
-        _write_atomically(path, text)
+        try:
+            _write_atomically(path, text)
+        except OSError as error:
+            raise StoreError(
+                f"cache folder {path.parent}: {error.strerror}; set TICKFOLD_CACHE_DIR to a folder of yours"
+            ) from error
     is_cold = not any((path.parent / "__pycache__").glob(f"{name}.*.nbi"))
     started = time.perf_counter()
     if is_cold:
@@ -275,13 +293,27 @@ def compile_module(text: str, purpose: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception:
+            # A compiled file that was cut short (a full disk, a power cut) must not stand in the way for ever.
+            if not _forget(path):
+                raise
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise ConfigError(f"compiling {purpose}: {_first_lines(str(error))} (generated source: {path})") from error
     if is_cold:
         announce(f"tickfold: compiled in {time.perf_counter() - started:.1f} s")
     return module
+
+
+def _forget(path: Path) -> bool:
+    """Delete what numba kept of a module; return whether there was anything."""
+    kept = list((path.parent / "__pycache__").glob(f"{path.stem}.*.nb[ic]"))
+    for file in kept:
+        file.unlink(missing_ok=True)
+    return bool(kept)
 
 
 def compile_function(function: Callable[..., Any], signature: str, purpose: str) -> Callable[..., Any]:

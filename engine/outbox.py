@@ -1,7 +1,7 @@
 """The outbox: events that are due to those who listen, built out of rows and put into the order of their inputs.
 
-For one input that order is: gap, tick or quote, the features of each view in the order of the views, overflow of a window, refusals
-that came after it. Where nobody listens nothing is built.
+For one input that order is: gap, tick or quote, the features of each view in the order of the views, overflow of a window. Where
+nobody listens nothing is built.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Outbox:
         self._events: list[Any] = []
         self._routes: list[Routes] = []
 
-    def add(self, sequence: int, rank: int, event: Any, routes: Routes) -> None:
-        """Add one event."""
-        if routes:
+    def add(self, sequence: int, rank: int, event: Any, routes: Routes, *, anyway: bool = False) -> None:
+        """Add one event, if somebody hears it or it is wanted anyway."""
+        if routes or anyway:
             self._extend(np.array([sequence * self._ranks + rank]), [event], [routes])
 
     def add_inputs(self, key: Key, columns: Columns, kind: npt.NDArray[np.uint8], ids: npt.NDArray[np.int64]) -> None:

@@ -55,8 +55,8 @@ class Offender:
     column: str
     received: int
     row: int
-    recorded: float | None
-    altered: float | None
+    recorded: float | int | None  # an int is a timestamp, ns
+    altered: float | int | None
     experiment: str
     cut: int
 
@@ -120,6 +120,7 @@ class Audit:
                 f"({self.rows:,} rows of {self.inputs:,} inputs), "
                 f"each compared at {self.cuts} cuts with the future taken away and with it altered"
             ),
+            "(what a strategy brings along, such as a file it reads, does not change with the inputs and cannot be seen this way)",
         ]
         if self.warm_ups:
             lines += ["", f"{'warm-up: does not depend on where the run began after':<52} {'rows':>9} {'ticks':>9}"]
@@ -212,8 +213,8 @@ def fold_pipeline(
                 parts.setdefault(name, []).append((np.array([event.received]), values))
 
         fold = build_fold(config, strategies(), views=views, keys=keys, rows=rows, report=report)
+        # Not stopped: what is said at the end belongs to the end of the inputs, which is another one each time.
         fold.push(block)
-        fold.stop()
         return {
             name: Stream(
                 columns.get(name.split(" ", 1)[0], ("timestamp", "value")),
@@ -313,7 +314,9 @@ def _compare(recorded: Mapping[str, Stream], other: Mapping[str, Stream], cut: i
     nothing = Stream(("row",), np.empty(0, np.int64), np.empty((1, 0)))
     for name in sorted({*recorded, *other}):
         left, right = recorded.get(name, nothing), other.get(name, nothing)
-        counts = [int(np.searchsorted(stream.received, cut, side="right")) for stream in (left, right)]
+        # Not by search: across keys `received` may step back.
+        left, right = (_until(stream, cut) for stream in (left, right))
+        counts = [len(left.received), len(right.received)]
         both = min(counts)
         if both:
             bits = [np.ascontiguousarray(stream.values[:, :both]).view(np.int64) for stream in (left, right)]
@@ -323,9 +326,9 @@ def _compare(recorded: Mapping[str, Stream], other: Mapping[str, Stream], cut: i
             if differs.any():
                 row = int(np.flatnonzero(differs.any(axis=0))[0])
                 column = int(np.flatnonzero(differs[:, row])[0])
-                values = [float(stream.values[column, row]) for stream in (left, right)]
+                values: list[Any] = [float(stream.values[column, row]) for stream in (left, right)]
                 if left.columns[column] == "timestamp":
-                    values = [float(stream.values[column].view(np.int64)[row]) for stream in (left, right)]
+                    values = [stream.values[column].copy().view(np.int64).item(row) for stream in (left, right)]
                 return Offender(
                     name, left.columns[column], int(left.received[row]), row, values[0], values[1], experiment, cut
                 )
@@ -335,6 +338,11 @@ def _compare(recorded: Mapping[str, Stream], other: Mapping[str, Stream], cut: i
             before, after = (value, None) if longer is left else (None, value)
             return Offender(name, longer.columns[-1], int(longer.received[both]), both, before, after, experiment, cut)
     return None
+
+
+def _until(stream: Stream, cut: int) -> Stream:
+    known = stream.received <= cut
+    return stream if known.all() else Stream(stream.columns, stream.received[known], stream.values[:, known])
 
 
 def _utc(time_ns: int) -> str:

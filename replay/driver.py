@@ -6,9 +6,11 @@ which they were received.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from engine.errors import ConfigError, ReplayError
 from engine.events import Key
 from engine.fold import Fold
 from engine.ingress import Ingress
+from engine.plugin import import_file
 from replay.merge import merge
 from replay.sources import Source
 from store.batch import program_of
@@ -48,7 +51,37 @@ def views_of(config: Config) -> tuple[FeatureView, ...]:
     }
     if taken := sorted(set(defined) & set(builtin_views())):
         raise ConfigError(f"features.define.{taken[0]}: that name is a built-in view's")
-    return resolve([defined.get(name, name) for name in config.features.views])
+    views: list[str | FeatureView] = []
+    for name in config.features.views:
+        path, separator, wanted = name.partition(":")
+        if path.endswith(".py"):
+            views += _views_in(Path(path), wanted if separator else None)
+        elif name in defined or name in builtin_views():
+            views.append(defined.get(name, name))
+        else:
+            known = (*builtin_views(), *defined)
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"features.views: {name!r}: expected one of {', '.join(known)}, or the path of a .py file{hint}"
+            )
+    return resolve(views)
+
+
+def _views_in(path: Path, wanted: str | None) -> list[FeatureView]:
+    """Return the feature views that a Python file defines, or the one of that name."""
+    found = [
+        value
+        for value in vars(import_file(path, ConfigError, "features.views:")).values()
+        if isinstance(value, FeatureView)
+    ]
+    if wanted is not None:
+        found = [view for view in found if view.name == wanted]
+    if not found:
+        raise ConfigError(
+            f"features.views: {path}: expected a FeatureView{f' named {wanted}' if wanted else ''}, found none"
+        )
+    return found
 
 
 def build_fold(
@@ -81,6 +114,7 @@ def build_fold(
                     f"strategy {strategy.name} subscribes to {topic!r}; views that are computed: {', '.join(store.views)}"
                 )
         strategy.enter(fold, store, config.engine.seed)
+        strategy.snapshot()  # a State that cannot be kept is heard of now, and not at the end
         fold.add(strategy)
     program.block  # noqa: B018 - compiles now, so that the first input does not wait for it
     fold.start()

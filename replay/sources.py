@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Annotated, Protocol
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Meta
 
 from engine.block import IS_QUOTE, IS_TRADE, NO_ID, Block, Keys
 from engine.errors import DecodeError, EngineError, ReplayError
@@ -98,7 +99,7 @@ class Line(msgspec.Struct):
     """One line of a capture, as far as a replay needs it."""
 
     kind: str
-    recv_ns: int
+    recv_ns: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     conn: str = ""
     raw: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -182,7 +183,7 @@ class Capture:
             shift = next(iter(starts.values())) - start
             try:
                 events = feed.decode(line.frame, line.recv_ns)
-            except DecodeError as error:
+            except (DecodeError, msgspec.DecodeError, UnicodeError) as error:
                 self.undecodable += 1
                 self.first_error = self.first_error or f"{self.path}:{number}: {error}"
                 continue
@@ -231,7 +232,7 @@ class Capture:
 def _events_in(name: str, line: Line) -> int:
     try:
         return len(decoder(name).decode(line.frame, line.recv_ns))
-    except EngineError:
+    except (EngineError, msgspec.DecodeError, UnicodeError):
         return 0
 
 

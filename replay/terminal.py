@@ -127,7 +127,12 @@ class TerminalView:
             self._signal_table(),
         ]
         parts += [Text(f"! {notice}", style="yellow", overflow="ellipsis", no_wrap=True) for notice in self._notices]
-        return Panel(Group(*parts), title=f"[bold]tickfold[/] {self._title}", title_align="left", box=box.ROUNDED)
+        return Panel(
+            Group(*parts),
+            title=Text.assemble(("tickfold", "bold"), f" {self._title}"),
+            title_align="left",
+            box=box.ROUNDED,
+        )
 
     def _counts(self, fold: Fold, seconds: float) -> Text:
         counts = fold.ingress.counts.sum(axis=0)
@@ -177,7 +182,8 @@ class TerminalView:
             key = f"{signal.exchange} {signal.symbol}"
             value = Text("0" if signal.value == 0.0 else f"{signal.value:+g}", style=style)
             cells = (_clock(signal.received), signal.strategy, key, value, signal.reason)
-            table.add_row(*cells[: len(names)])
+            # As Text: what a plugin says is no markup.
+            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells[: len(names)]))
         return table
 
 

@@ -220,7 +220,7 @@ class ScopeWriter:
             ]
         else:
             self.lines.append(f"tail = max({head} - {state.span.ticks - 1}, 0)")
-        if state.aggregates:
+        if state.aggregates or state.anchors:
             self._renew(state)
         self.lines.append(f"tail_{w} = tail")
 

@@ -58,7 +58,9 @@ def _value(tree: ast.expr, where: str) -> Any:
             raise ConfigError(f"{where}: no indicator {tree.func.id!r}{_near(tree.func.id, known)}")
         function = before if tree.func.id == "before" else getattr(indicators, tree.func.id)
         values = [_value(argument, where) for argument in tree.args]
-        named = {keyword.arg: _value(keyword.value, where) for keyword in tree.keywords if keyword.arg}
+        if not all(keyword.arg for keyword in tree.keywords):
+            raise ConfigError(f"{where}: ** is not understood")
+        named = {str(keyword.arg): _value(keyword.value, where) for keyword in tree.keywords}
         try:
             return function(*values, **named)
         except (TypeError, ConfigError) as error:

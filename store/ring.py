@@ -86,7 +86,15 @@ class Lane:
         block = self.program.block
         start, stop = 0, len(columns[0])
         while True:
-            start = block(self.arena, self.rows, *columns, start, stop)
+            try:
+                start = block(self.arena, self.rows, *columns, start, stop)
+            except Exception as error:
+                # A step of a user's can divide by zero in an index and the like. Its state is torn: nobody may go on with it.
+                views = ", ".join(view.name for view in self.program.views)
+                raise StoreError(
+                    f"{' '.join(self.key)}: a step of the views {views} raised {type(error).__name__}: {error}; expected a step to "
+                    "return numbers whatever comes"
+                ) from error
             alerts = int(self._ids[self.program.alerts_slot])
             if not alerts:
                 return overflows

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from engine.errors import ConfigError
-from engine.indicator import Field, Node, Value, as_node, duration_ns
+from engine.indicator import NS_PER_UNIT, WINDOW_MAX_NS, Field, Node, Value, as_node, duration_ns
 
 QUOTE_FIELDS = ("bid", "bid_volume", "ask", "ask_volume")
 TICK_FIELDS = ("price", "volume", "side", *QUOTE_FIELDS)
@@ -54,6 +54,8 @@ class Clock:
         if isinstance(text, Clock) or text == "tick":
             return text if isinstance(text, Clock) else cls()
         if time_ns := duration_ns(text):
+            if time_ns > WINDOW_MAX_NS:
+                raise ConfigError(f"clock {text!r}: expected at most {WINDOW_MAX_NS // NS_PER_UNIT['d']}d")
             return cls("time", time_ns)
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s+(ticks|volume|notional)", text.strip())
         if found and float(found[1]) > 0.0:
@@ -106,7 +108,10 @@ class FeatureView:
                 raise ConfigError(
                     f"feature view {self.name}: feature {feature!r}: every row has a column of that name already"
                 )
-            nodes[feature] = as_node(value)
+            try:
+                nodes[feature] = as_node(value)
+            except ConfigError as error:
+                raise ConfigError(f"feature view {self.name}: {feature}: {error}") from error
             self._check_fields(feature, nodes[feature])
         object.__setattr__(self, "features", nodes)
 

@@ -152,6 +152,8 @@ class _Reader:
         column = self.column(name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        if pa.types.is_string_view(column.type):
+            column = column.cast(pa.string())
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             raise StoreError(f"{self.where}: column {name}: expected text, found {column.type}")
         if column.null_count:

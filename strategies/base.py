@@ -30,7 +30,7 @@ import numpy as np
 from engine.actor import Subscription
 from engine.clock import Clock
 from engine.errors import StrategyError
-from engine.events import Event, FeatureEvent, FeedStatus, Fill, Gap, Outcome, Prediction, Quote, Signal, Tick
+from engine.events import Event, FeatureEvent, FeedStatus, Fill, Gap, Outcome, Prediction, Quote, Refused, Signal, Tick
 
 HANDLERS: Mapping[type, str] = {
     Tick: "on_tick",
@@ -147,10 +147,17 @@ class Strategy:
 
     def subscriptions(self) -> list[Subscription]:
         """What it hears. Raises StrategyError for what is neither a view's name nor an event class."""
+        topics: Any = self.subscribes
+        if isinstance(topics, str):
+            raise StrategyError(f"strategy {self.name}: subscribes = {self.subscribes!r}: expected a list")
         found = []
-        for topic in self.subscribes:
+        for topic in topics:
             if isinstance(topic, str):
                 found.append(Subscription(topic, self.on_features))
+            elif topic is Refused:
+                raise StrategyError(
+                    f"strategy {self.name} subscribes to Refused: that is no input, and a replay has none"
+                )
             elif isinstance(topic, type) and issubclass(topic, Event):
                 found.append(Subscription(topic, getattr(self, HANDLERS.get(topic, "on_event")), late=self.late))
             else:
@@ -166,11 +173,17 @@ class Strategy:
         return self.on_stop()
 
     def snapshot(self) -> bytes:
-        """State and the place in its random numbers, as MessagePack. Dicts keep their order, which a strategy may depend on."""
+        """State and the place in its random numbers, as MessagePack. Dicts keep their order, which a strategy may depend on.
+
+        Raises StrategyError for a State that holds what cannot be kept.
+        """
         inner = self.random.bit_generator.state
         place = [inner["state"]["state"], inner["state"]["inc"], inner["has_uint32"], inner["uinteger"]]
-        state = _ordered(msgspec.to_builtins(self.state, builtin_types=(set, frozenset)))
-        return msgspec.msgpack.encode((state, [str(number) for number in place]))
+        try:
+            state = _ordered(msgspec.to_builtins(self.state, builtin_types=(set, frozenset)))
+            return msgspec.msgpack.encode((state, [str(number) for number in place]))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise StrategyError(f"strategy {self.name}: its State cannot be kept: {error}") from error
 
     def restore(self, snapshot: bytes) -> None:
         """Become what the snapshot was made of. Raises StrategyError, and changes nothing, if it was made by another State."""

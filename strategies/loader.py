@@ -7,13 +7,12 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from engine.errors import StrategyError
+from engine.plugin import import_file
 from strategies.base import Strategy
 
 GROUP = "tickfold.strategies"
@@ -30,7 +29,14 @@ def load(spec: str, parameters: Mapping[str, Any] | None = None) -> Strategy:
     """
     path, _, wanted = spec.partition(":")
     found = _of_file(Path(path), wanted) if path.endswith(".py") else _of_name(spec)
-    return found(parameters)
+    try:
+        return found(parameters)
+    except StrategyError:
+        raise
+    except Exception as error:
+        raise StrategyError(
+            f"strategy {spec}: {found.__name__}(parameters) fails: {type(error).__name__}: {error}"
+        ) from error
 
 
 def names() -> list[str]:
@@ -57,9 +63,7 @@ def _of_name(name: str) -> type[Strategy]:
 
 
 def _of_file(path: Path, wanted: str) -> type[Strategy]:
-    if not path.is_file():
-        raise StrategyError(f"strategy {path}: no such file")
-    module = _import_file(path)
+    module = import_file(path, StrategyError, "strategy")
     classes = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
@@ -73,21 +77,6 @@ def _of_file(path: Path, wanted: str) -> type[Strategy]:
             f"strategy {path}: expected one subclass of Strategy{f' named {wanted}' if wanted else ''}, found {shown}"
         )
     return classes[0]
-
-
-def _import_file(path: Path) -> ModuleType:
-    name = f"tickfold_strategy_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise StrategyError(f"strategy {path}: {type(error).__name__}: {error}") from error
-    return module
 
 
 def _checked(found: Any, where: str) -> type[Strategy]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from engine.indicator import Node, Value, aggregate, anchor, indicator, kernel
+from engine.indicator import Node, Value, aggregate, anchor, indicator, kernel, ticks_of
 
 
 @kernel
@@ -53,6 +53,7 @@ def bands(base: float, total: float, squares: float, period: float, width: float
 
 def bollinger(value: Value, period: int = 20, width: float = 2.0) -> tuple[Node, Node, Node]:
     """Return the nodes (upper, middle, lower)."""
+    count = ticks_of(period, "bollinger")
     sums = total_deviation(value, period), total_squares(value, period)
-    upper, middle, lower = bands(anchor(value, period), *sums, float(period), width)
+    upper, middle, lower = bands(anchor(value, period), *sums, count, width)
     return upper, middle, lower

@@ -13,7 +13,7 @@ import math
 from engine.indicator import indicator
 
 
-@indicator(state={"count": 0.0, "mean": 0.0}, warm_up=int, at_least={"period": 1})
+@indicator(state={"count": 0.0, "mean": 0.0}, warm_up=math.ceil, at_least={"period": 1})
 def ema(count: float, mean: float, value: float, period: float) -> tuple[float, float, float]:
     """Fold one value into (count, mean); return them with the new average."""
     if count >= period:

@@ -20,7 +20,7 @@ NEGLIGIBLE = 1e-290
 
 @indicator(
     state={"count": -1.0, "last": 0.0, "gain": 0.0, "loss": 0.0},
-    warm_up=lambda period: int(period) + 1,
+    warm_up=lambda period: math.ceil(period) + 1,
     at_least={"period": 1},
 )
 def rsi(

@@ -8,12 +8,12 @@ Reference  TA-Lib's SMA
 
 from __future__ import annotations
 
-from engine.indicator import Node, Value
+from engine.indicator import Node, Value, ticks_of
 from engine.indicators.arithmetic import ratio
 from engine.indicators.window import total
 
 
 def sma(value: Value, period: int) -> Node:
     """Return the node of the mean of the last `period` values."""
-    node: Node = ratio(total(value, period), float(period))
+    node: Node = ratio(total(value, period), ticks_of(period, "sma"))
     return node

@@ -267,7 +267,7 @@ def test_a_defined_view_that_is_not_asked_for_is_not_computed(written: Any) -> N
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"market", "fast"', '"market", "fats"', "feature view 'fats': expected one of"),
+        ('"market", "fast"', '"market", "fats"', "features.views: 'fats': expected one of market, technical, technical_1s, technical_1m, derived, fast"),
         ('"market", "fast"', '"fast", "fast"', "feature view 'fast' is given twice"),
         ("100 ticks", "100 tacks", "clock '100 tacks': expected"),
         ("2.1.0", "2.1", "version '2.1': expected three numbers"),

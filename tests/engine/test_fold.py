@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from engine.block import Keys
+from engine.config import Config
 from engine.events import (
     FeatureEvent,
     FeedStatus,
@@ -24,6 +25,7 @@ from engine.events import (
     WindowOverflow,
 )
 from engine.indicators import lowest, total
+from replay.driver import build_fold
 from replay.sources import open_source
 from store.schema import FeatureView
 from strategies import Strategy
@@ -256,21 +258,6 @@ def test_signals_at_the_stop_carry_the_times_of_the_last_input_though_nobody_hea
     assert (closed.sequence, closed.received - START) == (3, SECOND * 3 // 2)
 
 
-@pytest.mark.parametrize("size", [1, 100])
-def test_what_others_subscribe_to_does_not_move_the_time_at_which_a_refusal_is_heard(size: int) -> None:
-    # A refused row is heard at the time of the input before it, whoever else heard of that one.
-    def run(*others: Any) -> list[Signal]:
-        made = Run(listener(Refused, name="judge", answer=lambda event: [signal(event)]), *others)
-        made.push([trade(at=0.0), trade(at=1.0), trade(at=2.0, price=-1.0), trade(at=3.0)], size)
-        found: list[Signal] = made.of(Signal, "judge")
-        return found
-
-    (alone,) = run()
-    (watched,) = run(listener(Tick, name="watcher"))
-    assert watched.sequence == 2
-    assert alone == watched
-
-
 # The same bits
 
 
@@ -408,11 +395,11 @@ def test_late_ticks_are_numbered_but_not_counted_as_folded_and_change_no_feature
 def test_a_refused_row_is_reported_with_field_value_and_expectation_and_is_no_input(
     row: dict[str, Any], reason: str
 ) -> None:
-    hearing = listener(Refused, Tick, Quote, "quick")
+    hearing = listener(Tick, Quote, "quick")
     run = Run(hearing).push([row])
     (refused,) = run.of(Refused)
     assert (refused.exchange, refused.symbol, refused.reason) == (*BTC, reason)
-    assert hearing.heard == [refused]
+    assert hearing.heard == []
     assert (run.fold.folded, run.fold.ingress.next_sequence) == (0, 1)
 
 
@@ -422,12 +409,57 @@ def test_a_timestamp_exactly_at_the_bound_is_taken() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])
-def test_a_refusal_is_heard_after_the_input_before_it_and_before_the_one_after_it(size: int) -> None:
-    plugin = listener(Refused, Tick)
-    Run(plugin).push(
-        [trade(at=0.0), trade(at=1.0, price=0.0), trade(ETH, 1.5), trade(ETH, 1.7, price=-2.0), trade(at=2.0)], size
+def test_refusals_gaps_and_signals_are_reported_in_the_order_of_the_inputs(size: int) -> None:
+    run = Run(listener(Tick, answer=lambda event: [signal(event)]))
+    run.push(
+        [
+            trade(at=0.0, trade_id=1),
+            trade(at=1.0, price=0.0),
+            trade(ETH, 1.5, trade_id=1),
+            trade(ETH, 1.7, price=-2.0),
+            trade(at=2.0, trade_id=5),
+        ],
+        size,
     )
-    assert [type(event).__name__ for event in plugin.heard] == ["Tick", "Refused", "Tick", "Refused", "Tick"]
+    assert [type(event).__name__ for event in run.reported] == [
+        "Signal",
+        "Refused",
+        "Signal",
+        "Refused",
+        "Gap",
+        "Signal",
+    ]
+
+
+@pytest.mark.parametrize("digests", [False, True])
+@pytest.mark.parametrize("wrong", [{"value": "high"}, {"symbol": None}, {"exchange": 5}])
+def test_a_signal_of_wrong_types_is_a_failure_that_nobody_hears_with_digests_or_without(
+    wrong: dict[str, Any], digests: bool
+) -> None:
+    def broken(event: Any) -> list[Any]:
+        return [msgspec.structs.replace(signal(event), **wrong)]
+
+    reported: list[Any] = []
+    hearing = listener(Signal, name="hearing")
+    fold = build_fold(
+        Config(), [listener(Tick, answer=broken), hearing], views=VIEWS, digests=digests, report=reported.append
+    )
+    fold.push(block_of(fold.keys, trades(3)))
+    assert hearing.heard == []
+    assert [type(event).__name__ for event in reported] == ["HandlerFailed"] * 3
+    assert fold.signals == 0
+
+
+def test_a_report_that_fails_parks_nobody() -> None:
+    def broken(event: Any) -> None:
+        raise OSError("the pipe is gone")
+
+    fold = build_fold(
+        Config(), [listener(Tick, name="good", answer=lambda event: [signal(event)])], views=VIEWS, report=broken
+    )
+    with pytest.raises(OSError, match="the pipe is gone"):
+        fold.push(block_of(fold.keys, trades(3)))
+    assert (fold.supervisor.actors["good"].failed, fold.signals) == (0, 3)
 
 
 BURST = (FeatureView("burst", {"sum_1s": total("volume", "1s"), "low_5s": lowest("price", "5s")}),)

@@ -118,13 +118,32 @@ def test_two_strategies_of_one_class_share_no_state() -> None:
 
 
 def test_each_event_class_has_its_handler_and_any_other_goes_to_on_event() -> None:
-    kinds = [Tick, Quote, Prediction, Outcome, Fill, FeedStatus, Gap, Heartbeat, Refused, Command]
+    kinds = [Tick, Quote, Prediction, Outcome, Fill, FeedStatus, Gap, Heartbeat, Command]
     everything = type("Everything", (Strategy,), {"subscribes": ["market", *kinds]})()
     handlers = [found.handler.__name__ for found in everything.subscriptions()]
     assert handlers == [
         "on_features", "on_tick", "on_quote", "on_prediction", "on_outcome", "on_fill", "on_feed_status", "on_gap",
-        "on_event", "on_event", "on_event",
+        "on_event", "on_event",
     ]  # fmt: skip
+
+
+def test_a_refused_row_is_no_input_and_nobody_in_the_fold_may_hear_of_it() -> None:
+    with pytest.raises(StrategyError, match="strategy curious subscribes to Refused: that is no input"):
+        type("Curious", (Strategy,), {"subscribes": [Refused]})().subscriptions()
+
+
+def test_a_text_is_no_list_of_topics() -> None:
+    with pytest.raises(StrategyError, match="subscribes = 'technical_1s': expected a list"):
+        type("Hasty", (Strategy,), {"subscribes": "technical_1s"})().subscriptions()
+
+
+def test_a_state_that_cannot_be_kept_is_refused_before_the_first_input() -> None:
+    class Unkept(Strategy):
+        class State(msgspec.Struct):
+            what: Any = 2**70
+
+    with pytest.raises(StrategyError, match="strategy unkept: its State cannot be kept"):
+        Run(Unkept())
 
 
 @pytest.mark.parametrize("topic", [7, int, None, Strategy])
