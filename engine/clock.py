@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time: int nanoseconds UTC that never decrease."""
+    """Tells the time, int nanoseconds UTC. The live clock's never decreases; the fold's is `received` of one input after the other."""
 
     def now(self) -> int: ...
 

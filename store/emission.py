@@ -234,7 +234,9 @@ class ScopeWriter:
         for number, value in enumerate(state.anchors):
             newest = self.ring(self.series_ring(value), f"{head} - 1")
             self.lines.append(f"    anchor_{w}_{number} = arena[{newest}]")
-        self.lines += [*reset, f"    for older in range({head} - 1, tail - 1, -1):"]
+        self.lines += reset
+        if backs:
+            self.lines.append(f"    for older in range({head} - 1, tail - 1, -1):")
         for node, back in backs.items():
             combine = self.writer.gathered.add(node.aggregate.combine)
             older = self._lifted(node, f"arena[{self.ring(self.series_ring(node.value), 'older')}]")

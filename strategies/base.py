@@ -13,7 +13,7 @@
             if event.ready and event["vwap_1m"] >= event["resistance_15m"]:
                 yield self.signal(event, +1.0, "at the top of its range")
 
-A strategy runs inside the fold: `self.clock.now()` is the time of the input being folded, `self.random` is seeded by its name, and
+A strategy runs inside the fold: `self.clock.now()` is the time (`received`) of the input being folded, `self.random` is seeded by its name, and
 `self.features` reads the online store up to that input. It does not look at the machine's clock, files or network.
 """
 
