@@ -173,12 +173,12 @@ class TALibC:
     def __init__(self, ticks: Ticks) -> None:
         self.price, self.volume = ticks.price, ticks.volume
         self.count = len(ticks)
-        self.library = _talib_library()
+        self.functions = _talib_library()
         self.begins = [ctypes.c_int() for _ in range(7)]
         self.memory = np.zeros((len(COLUMNS), self.count))
 
     def prepare(self) -> Run:
-        c, library, last, made = ctypes, self.library, self.count - 1, ctypes.c_int()
+        c, library, last, made = ctypes, self.functions, self.count - 1, ctypes.c_int()
         price, volume = (x.ctypes.data_as(c.c_void_p) for x in (self.price, self.volume))
         out = [row.ctypes.data_as(c.c_void_p) for row in self.memory]
         counts = [(c.byref(begin), c.byref(made)) for begin in self.begins]
