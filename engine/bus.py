@@ -75,10 +75,6 @@ class Bus:
             self._routes[topic, key] = found
         return found
 
-    def has(self, topic: Topic) -> bool:
-        """Whether anybody, listening or parked, ever subscribed to a topic."""
-        return topic in self._subscriptions
-
     def publish(self, subscriber: Subscriber, events: Iterable[Any]) -> None:
         """Queue what a subscriber publishes behind what waits.
 

@@ -39,11 +39,6 @@ def load(spec: str, parameters: Mapping[str, Any] | None = None) -> Strategy:
         ) from error
 
 
-def names() -> list[str]:
-    """Names of all strategies that are installed."""
-    return sorted({*BUILT_IN, *(point.name for point in importlib.metadata.entry_points(group=GROUP))})
-
-
 def _of_name(name: str) -> type[Strategy]:
     targets = {point.name: point.value for point in importlib.metadata.entry_points(group=GROUP)} | BUILT_IN
     if name not in targets:
