@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -74,6 +74,86 @@ class StrategiesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: dict[str, dict[str, Any]] = {}
 
 
+class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the daemon keeps what it must not lose."""
+
+    dir: Annotated[str, Meta(min_length=1)] = "data"
+
+
+class JournalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How inputs are kept."""
+
+    segment_mib: Annotated[int, Meta(ge=1, le=1024)] = 64
+    fsync: Literal["always", "interval", "never"] = "interval"
+    fsync_ms: Annotated[int, Meta(ge=1, le=60_000)] = 1_000
+    retention_mib: Annotated[int, Meta(ge=16)] = 16_384
+    export: bool = True
+    on_failure: Literal["continue", "stop"] = "continue"
+    checkpoint_inputs: Annotated[int, Meta(ge=100)] = 100_000
+
+
+class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often the state is kept, and how many of them."""
+
+    every_s: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 60.0
+    keep: Annotated[int, Meta(ge=1, le=1_000)] = 3
+
+
+class FeedsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is listened to, and what is done when it cannot be heard."""
+
+    run: tuple[Literal["replay", "binance"], ...] = ("replay",)
+    symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT")
+    replay_speed: Annotated[float, Meta(gt=0.0, le=1_000.0)] = 1.0
+    backoff_first_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.25
+    backoff_max_s: Annotated[float, Meta(gt=0.0, le=3_600.0)] = 30.0
+    connect_s: Annotated[float, Meta(gt=0.0, le=300.0)] = 10.0
+    acknowledge_s: Annotated[float, Meta(gt=0.0, le=300.0)] = 10.0
+    heartbeat_s: Annotated[float, Meta(ge=0.1, le=3_600.0)] = 1.0
+    shed_behind_ms: Annotated[int, Meta(ge=10)] = 2_000
+
+
+class BinanceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Binance spot: hosts and limits, as its documentation gives them."""
+
+    websocket: str = "wss://stream.binance.com:9443"
+    streams: tuple[Literal["trade", "aggTrade", "bookTicker"], ...] = ("trade", "bookTicker")
+    silence_s: Annotated[float, Meta(gt=0.0, le=3_600.0)] = 30.0
+    messages_a_second: Annotated[int, Meta(ge=1)] = 5
+    dials_per_5_min: Annotated[int, Meta(ge=1)] = 300
+    streams_a_connection: Annotated[int, Meta(ge=1)] = 1_024
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP API and the page."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8_420
+    allow_remote: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    token_file: str = ""
+    clients_max: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    stream_hz: Annotated[float, Meta(gt=0.0, le=50.0)] = 10.0
+
+
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written about what happens."""
+
+    file: str = ""
+    file_mib: Annotated[int, Meta(ge=1, le=4_096)] = 64
+
+
+class WatchdogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a handler is said to hold the loop."""
+
+    hold_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
+
+
+FOLD_SECTIONS = ("engine", "ingress", "features", "store", "strategies")
+"""What the bits that a fold puts out depend on; the other sections say how the daemon goes about it."""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration, resolved."""
 
@@ -82,6 +162,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: FeaturesConfig = FeaturesConfig()
     store: StoreConfig = StoreConfig()
     strategies: StrategiesConfig = StrategiesConfig()
+    data: DataConfig = DataConfig()
+    journal: JournalConfig = JournalConfig()
+    snapshots: SnapshotsConfig = SnapshotsConfig()
+    feeds: FeedsConfig = FeedsConfig()
+    binance: BinanceConfig = BinanceConfig()
+    server: ServerConfig = ServerConfig()
+    log: LogConfig = LogConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
 
 
 def load(path: Path | None, environment: Mapping[str, str]) -> Config:

@@ -37,6 +37,14 @@ class StoreError(EngineError):
     """Features cannot be compiled, kept or read."""
 
 
+class JournalError(StoreError):
+    """A journal or a snapshot cannot be written, or what was read is not what was written."""
+
+
+class ServiceError(EngineError):
+    """Something that is needed from outside the process is not there: a port, a server."""
+
+
 class ReplayError(EngineError):
     """A recording cannot be read, merged or replayed."""
 

@@ -75,7 +75,9 @@ class FeedStatus(Event, frozen=True, gc=False, tag=True):
 
     exchange: str
     symbol: str
-    status: Literal["connected", "stalled", "recovered", "gap", "lost", "clock_skew", "rate_limited", "failed"]
+    status: Literal[
+        "connected", "disconnected", "stalled", "recovered", "gap", "lost", "clock_skew", "rate_limited", "failed"
+    ]
     detail: str
     timestamp: int
     received: int
@@ -93,8 +95,39 @@ class Heartbeat(Event, frozen=True, gc=False, tag=True):
 class Command(Event, frozen=True, gc=False, tag=True):
     """What an operator asked for: an input like any other, so that a replay obeys it at the same place."""
 
-    verb: Literal["resume", "park"]
-    target: str  # the actor's name
+    verb: Literal["resume", "park", "add_symbol", "remove_symbol", "snapshot"]
+    target: str  # the actor's name, or exchange:symbol; empty for a snapshot
+    timestamp: int
+    received: int
+    sequence: int = 0
+
+
+class Configured(Event, frozen=True, gc=False, tag=True):
+    """The configuration of the fold as it was resolved: what a replay of the journal folds by, unless told otherwise."""
+
+    config: str  # the sections that the fold depends on, as JSON
+    definition: str  # hash of what was computed by it: the views' program and the strategies' sources
+    begins: int  # the sequence of the first input that the fold under this configuration has folded
+    timestamp: int
+    received: int
+    sequence: int = 0
+
+
+class History(Event, frozen=True, gc=False, tag=True):
+    """Recorded ticks are folded as history from here on, or no longer: meanwhile no strategy hears anything."""
+
+    phase: Literal["begins", "ends"]
+    source: str
+    timestamp: int
+    received: int
+    sequence: int = 0
+
+
+class Shed(Event, frozen=True, gc=False, tag=True):
+    """The engine fell behind and let go of quotes that it had not yet numbered: never of a trade."""
+
+    quotes: int
+    reason: str
     timestamp: int
     received: int
     sequence: int = 0

@@ -17,7 +17,7 @@ import pytest
 from tests.test_layering import read_tree
 
 SHELL: dict[str, str] = {
-    "engine/cli.py": "the shell: measures how long a replay took, and waits for the pace of a paced one",
+    "engine/cli/replay.py": "measures how long a replay took, and waits for the pace of a paced one",
     "replay/terminal.py": "the live view shows rates by the machine's clock",
     "engine/clock.py": "LiveClock: the one place where the machine's time comes in",
     "engine/jit.py": "times compilation, and keeps compiled code on disk",

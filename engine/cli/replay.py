@@ -1,0 +1,141 @@
+"""`tickfold replay`: recorded inputs through the fold, as fast as it goes or at a multiple of their pace."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.cli.options import (
+    DONE,
+    NS_PER_S,
+    Verbs,
+    add_selection,
+    add_verb,
+    load_strategies,
+    open_sources,
+    read_config,
+    selection_of,
+    speed,
+)
+
+if TYPE_CHECKING:
+    from engine.config import Config
+    from engine.fold import Fold
+    from replay.sources import Source
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb."""
+    replay = add_verb(
+        verbs, "replay", fold_sources, "fold recorded ticks as fast as it goes, or at a multiple of their pace"
+    )
+    replay.add_argument(
+        "sources",
+        nargs="*",
+        type=Path,
+        metavar="SOURCE",
+        help="Parquet ticks or quotes, or a capture (.jsonl, .jsonl.gz); none: the built-in recording",
+    )
+    add_selection(replay)
+    replay.add_argument(
+        "--speed", type=speed, default=None, metavar="X", help='"max" (default), or a multiple of the recorded pace'
+    )
+    replay.add_argument("--digest", action="store_true", help="print the digests: equal for equal inputs, on every run")
+    replay.add_argument(
+        "--until-sequence", type=int, metavar="N", help="stop after the input with this sequence number"
+    )
+
+
+def fold_sources(options: argparse.Namespace) -> int:
+    """Fold recorded inputs and print what came of it."""
+    from engine.log import Reporter, configure
+    from replay.driver import build_fold, drive
+    from replay.sources import total_rows
+    from replay.terminal import TerminalView
+
+    config = read_config(options)
+    sources = open_sources(options.sources)
+    with_digest = options.digest or not options.sources
+    logger = configure(options.verbose)
+    reporter = Reporter(logger, options.verbose)
+    title = ", ".join(source.name for source in sources)
+    view = (
+        TerminalView(title, lambda: total_rows(sources))
+        if TerminalView.is_wanted() and not options.json and not options.verbose
+        else None
+    )
+    fold = build_fold(config, load_strategies(config), digests=with_digest, report=view.hear if view else reporter)
+    logger.info("online store", views=", ".join(fold.features.views), bytes_a_key=fold.features.memory_per_key())
+    pace = _pacer(options.speed) if options.speed else None
+    started = time.perf_counter()
+    if view:
+        with view:
+            view.watch(fold)
+            drive(fold, sources, selection_of(options), pace=pace, speed=options.speed or 1.0, progress=view.advance)
+            fold.stop()
+            view.finish()
+    else:
+        drive(fold, sources, selection_of(options), pace=pace, speed=options.speed or 1.0)
+        fold.stop()
+    _print_result(options, config, sources, fold, time.perf_counter() - started, with_digest)
+    return DONE
+
+
+def _print_result(
+    options: argparse.Namespace, config: Config, sources: list[Source], fold: Fold, seconds: float, with_digest: bool
+) -> None:
+    sequence = fold.ingress.next_sequence - 1
+    result: dict[str, Any] = {"inputs": fold.folded, "sequence": sequence}
+    if with_digest:
+        result["digest"] = fold.digest()
+    if options.json:
+        print(json.dumps(result))
+        return
+    from engine.ingress import DUPLICATE, OUTCOMES
+
+    counts = fold.ingress.counts.sum(axis=0)
+    shown = ", ".join(f"{int(count):,} {name}" for name, count in zip(OUTCOMES, counts, strict=True) if count)
+    shown += f", {fold.gaps:,} gaps in the trade ids" if fold.gaps else ""
+    print(
+        f"{fold.folded:,} inputs of {int(fold.ingress.counts.any(axis=1).sum())} keys in {seconds:.2f} s ({fold.folded / max(seconds, 1e-9):,.0f}/s): {shown}"
+    )
+    refused = int(counts[DUPLICATE + 1 :].sum())
+    if forgotten := fold.ingress.forgotten():
+        print(
+            f"{forgotten:,} ranges of missing trade ids were forgotten: later trades of those count as duplicates",
+            file=sys.stderr,
+        )
+    if refused:
+        print(f"{refused:,} rows were refused; -v shows why", file=sys.stderr)
+    views = ", ".join(fold.features.views)
+    print(
+        f"{fold.signals:,} signals of {', '.join(config.strategies.run) or 'no strategy'}; views {views}; {fold.features.memory() / 1e6:.1f} MB"
+    )
+    for source in sources:
+        for note in source.notes():
+            print(note, file=sys.stderr)
+    if with_digest:
+        for name, value in result["digest"].items():
+            print(f"{name:<12}{value}")
+    for supervised in fold.supervisor.actors.values():
+        if supervised.failed:
+            state = "parked" if not supervised.listening else "running"
+            print(f"strategy {supervised.name} failed {supervised.failed} times and is {state}", file=sys.stderr)
+
+
+def _pacer(speed: float) -> Callable[[int], None]:
+    """Return what waits until an input's turn has come at `speed` times the recorded pace."""
+    begun: list[float] = []
+
+    def wait(received: int) -> None:
+        if not begun:
+            begun.extend((time.monotonic(), received / NS_PER_S))
+        due = begun[0] + (received / NS_PER_S - begun[1]) / speed
+        time.sleep(max(0.0, due - time.monotonic()))
+
+    return wait

@@ -1,0 +1,1 @@
+"""The HTTP API, the stream and the page."""
