@@ -3,64 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
-
-import msgspec
+from typing import Any, Protocol
 
 from engine.clock import LiveClock
 from engine.config import Config
 from engine.events import Command
 from engine.fold import Fold
+from engine.health import Digested, FeedHealth, JournalHealth, SnapshotHealth
 from engine.latency import Latency
-
-
-class FeedHealth(msgspec.Struct, frozen=True):
-    """One connection to an exchange."""
-
-    name: str  # "binance 1"
-    exchange: str
-    url: str
-    state: str  # connecting, subscribing, live, stale, waiting, failed, stopped
-    symbols: tuple[str, ...]
-    recording: bool  # the loopback exchange serves a recording
-    connected_at: int  # ns UTC, 0 if it is not
-    newest: int  # `received` of its newest message, ns UTC, 0 if none
-    messages: int
-    undecodable: int
-    reconnects: int
-    detail: str  # what it last had to say, "" if nothing
-
-
-class JournalHealth(msgspec.Struct, frozen=True):
-    """How inputs are being kept."""
-
-    state: Literal["journaling", "not journaling", "off"]
-    folder: str
-    sequence: int  # newest that was written
-    synced: int  # newest that was synced to the disk
-    bytes_written: int
-    segments: int
-    detail: str  # why it does not journal, "" otherwise
-
-
-class SnapshotHealth(msgspec.Struct, frozen=True):
-    """The newest snapshot that is on disk."""
-
-    sequence: int  # 0 if there is none
-    taken_at: int  # ns UTC
-    bytes_written: int
-    longest_hold_ns: int  # the longest time that taking it held the loop at a stretch
-    detail: str  # why the last try failed, "" otherwise
-
-
-class Digested(msgspec.Struct, frozen=True):
-    """The chain digests at one sequence: what a replay up to there gives too."""
-
-    sequence: int
-    inputs: str
-    features: str
-    predictions: str
-    signals: str
 
 
 class Host(Protocol):
