@@ -80,9 +80,13 @@ class Supervised:
         self.failed += 1
         self._failed_in, self._succeeded_in = round_number, 0
 
-    def standing(self) -> tuple[bool, int]:
-        """Whether it listens, and its failures in a row: what a digest of the state covers."""
-        return self.listening, 0 if self._succeeded_in else self.failures
+    def record(self) -> tuple[int, int, int, int]:
+        """Failures in a row and ever, and the rounds of the newest failure and of the success after it: for a snapshot."""
+        return self.failures, self.failed, self._failed_in, self._succeeded_in
+
+    def put_record(self, failures: int, failed: int, failed_in: int, succeeded_in: int) -> None:
+        """Go on from what `record` gave."""
+        self.failures, self.failed, self._failed_in, self._succeeded_in = failures, failed, failed_in, succeeded_in
 
 
 class Supervisor:

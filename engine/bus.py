@@ -48,6 +48,8 @@ class Bus:
         """Counts the fold's own events; what one brings about belongs to its round."""
         self._queue: deque[Any] = deque()
         self._published: dict[str, int] = {}  # by subscriber, since the fold's own event
+        self.muted = False
+        """While it is, nobody hears anything; `refresh` after a change."""
         self._subscriptions: dict[Topic, list[tuple[Key | None, Route]]] = {}
         self._routes: dict[tuple[Topic, Key | None], tuple[Route, ...]] = {}
 
@@ -70,7 +72,7 @@ class Bus:
         """Return who hears a topic of a key: one look-up, resolved once."""
         found = self._routes.get((topic, key))
         if found is None:
-            wanted = self._subscriptions.get(topic, ())
+            wanted = () if self.muted else self._subscriptions.get(topic, ())
             found = tuple(route for only, route in wanted if route.subscriber.listening and only in (None, key))
             self._routes[topic, key] = found
         return found

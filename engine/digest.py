@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 CHUNK_ROWS = 4096
 Name = tuple[str, ...]
+ChainState = tuple[Name, bytes, bytes]
+"""A stream's name, the digest of its closed chunks, and its open chunk."""
 
 
 class Chain:
@@ -55,16 +57,40 @@ class Digests:
         if len(rows):
             self._chains.setdefault(name, Chain()).extend(rows)
 
+    def states(self, names: Iterable[Name] | None = None) -> list[ChainState]:
+        """Copy the chains of these streams, of all by default; those without a row are left out."""
+        wanted = self._chains if names is None else [name for name in names if name in self._chains]
+        return [(name, self._chains[name].digest, bytes(self._chains[name].open)) for name in wanted]
+
+    def put(self, states: Iterable[ChainState]) -> None:
+        """Go on from copied chains."""
+        for name, digest, rows in states:
+            chain = self._chains[name] = Chain()
+            chain.digest, chain.open = digest, bytearray(rows)
+
+    def clear(self) -> None:
+        """Begin all streams anew."""
+        self._chains.clear()
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes in open chunks: what a `hexdigest` has to hash."""
+        return sum(len(chain.open) for chain in self._chains.values())
+
     def hexdigest(self) -> str:
         """Hash of all streams so far."""
-        total = hashlib.sha256()
-        for name in sorted(self._chains):
-            chain = self._chains[name]
-            update(total, (*(part.encode() for part in name), chain.digest, bytes(chain.open)))
-        return total.hexdigest()
+        return hexdigest_of((name, chain.digest, chain.open) for name, chain in self._chains.items())
 
 
-def update(total: hashlib._Hash, parts: Iterable[bytes]) -> None:
+def hexdigest_of(chains: Iterable[tuple[Name, bytes, bytes | bytearray]]) -> str:
+    """Hash streams in the order of their names."""
+    total = hashlib.sha256()
+    for name, digest, rows in sorted(chains, key=lambda chain: chain[0]):
+        update(total, (*(part.encode() for part in name), digest, rows))
+    return total.hexdigest()
+
+
+def update(total: hashlib._Hash, parts: Iterable[bytes | bytearray]) -> None:
     """Feed parts to a hash, each with its length before it, so that none can run into the next."""
     for part in parts:
         total.update(len(part).to_bytes(8, "little"))

@@ -7,9 +7,8 @@ delivered, `now()` and the store's cursor stand at its input, so nothing later c
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -17,18 +16,21 @@ import numpy.typing as npt
 
 from engine.actor import Actor, Supervisor
 from engine.block import Block, Keys
-from engine.digest import Digests, update
-from engine.errors import StrategyError
+from engine.digest import Digests
+from engine.errors import ConfigError, StrategyError
 from engine.events import (
     Command,
+    Configured,
     Event,
     FeatureEvent,
     FeedStatus,
     Gap,
     Heartbeat,
+    History,
     Key,
     Quote,
     Refused,
+    Shed,
     Signal,
     Tick,
     WindowOverflow,
@@ -36,10 +38,13 @@ from engine.events import (
 from engine.indicator import Span
 from engine.ingress import BAD_PRICE, DUPLICATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
 from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
+from engine.state import fold_state, lane_digest, state_digest
 
 NOTICES = frozenset((Gap, Refused, WindowOverflow))
 """What is reported when its turn has come, whether or not anybody hears it."""
-INPUTS = (Tick, Quote, Gap, FeedStatus, Heartbeat, Command)
+INPUTS = (Tick, Quote, Gap, FeedStatus, Heartbeat, Command, Configured, History, Shed)
+Told: TypeAlias = FeedStatus | Heartbeat | Command | Configured | History | Shed
+"""Inputs that are not of the market: they reach the fold one by one."""
 
 
 class Place(Protocol):
@@ -57,7 +62,8 @@ class Lane(FeatureRows, Protocol):
     def run(self, columns: Columns) -> list[tuple[int, Span]]: ...
     def all_emitted(self) -> list[int]: ...
     def values(self, view: str, count: int) -> npt.NDArray[np.float64]: ...
-    def state_parts(self) -> Iterable[bytes]: ...
+    def copy(self) -> dict[str, npt.NDArray[Any]]: ...
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None: ...
 
 
 class Program(Protocol):
@@ -84,6 +90,7 @@ class Features(Protocol):
     def latest(self, view: str, exchange: str, symbol: str) -> FeatureEvent | None: ...
     def memory(self) -> int: ...
     def memory_per_key(self) -> int: ...
+    def state_parts(self, lane: Mapping[str, npt.NDArray[Any]]) -> Iterable[bytes]: ...
 
 
 class Fold:
@@ -116,6 +123,12 @@ class Fold:
         self.digests = {"inputs": Digests(), "features": Digests(), "predictions": Digests(), "signals": Digests()}
         self._gaps = 0
         self.signals = 0
+        self.symbols: dict[str, bool] = {}
+        """What operators added (True) and removed (False), by "exchange:symbol"."""
+        self.is_history = False
+        """Whether recorded ticks are folded as history, of which no strategy hears."""
+        self.before_change: Callable[[int], None] | None = None
+        """Hears the number of a key whose state is about to change; a snapshot that is being taken copies it then."""
         self._current: Any = Heartbeat(0, 0)
         self._places = features.program.places
         self._outbox = Outbox(self.bus, features.views)
@@ -139,10 +152,24 @@ class Fold:
         received: int = self._current.received
         return received
 
+    def timestamp(self) -> int:
+        """`timestamp` of the input being folded, ns UTC."""
+        found: int = self._current.timestamp
+        return found
+
     def sequence(self) -> int:
         """The sequence of the input being folded."""
         found: int = self._current.sequence
         return found
+
+    def stand_at(self, event: Heartbeat) -> None:
+        """Stand behind an input that was folded before: a snapshot was restored."""
+        self._current = event
+
+    def become(self, gaps: int, signals: int, symbols: Mapping[str, bool], is_history: bool) -> None:
+        """Take over counts and switches of a snapshot."""
+        self._gaps, self.signals, self.symbols = gaps, signals, dict(symbols)
+        self.is_history = self.bus.muted = is_history
 
     def _stamp(self) -> tuple[int, int, int]:
         return self._current.timestamp, self._current.received, self._current.sequence
@@ -202,29 +229,56 @@ class Fold:
 
     # -- inputs
 
-    def input(self, event: Command | FeedStatus | Heartbeat) -> None:
-        """Fold an input that is not of the market: it gets the next sequence number.
+    def input(self, event: Told) -> None:
+        """Number an input that is not of the market, and fold it.
 
-        Raises ConfigError for a command to an actor that is not there; it is no input then.
+        Raises ConfigError for a command that cannot be obeyed; it is no input then.
         """
-        if isinstance(event, Command):
+        self.check(event)
+        self.obey(msgspec.structs.replace(event, sequence=self.ingress.number()))
+
+    def check(self, event: Told) -> None:
+        """Raise ConfigError for a command that cannot be obeyed: to an actor that is not there, of what is no key."""
+        if not isinstance(event, Command):
+            return
+        if event.verb in ("park", "resume"):
             self.supervisor.check(event)
-        numbered = msgspec.structs.replace(event, sequence=self.ingress.number())
-        self._current = numbered
-        if isinstance(numbered, Command):
-            self.supervisor.obey(numbered)
-        self.bus.send(numbered)
+        elif event.verb in ("add_symbol", "remove_symbol") and not all(event.target.partition(":")):
+            raise ConfigError(f"{event.verb} {event.target!r}: expected exchange:symbol, such as binance:BTC/USDT")
+
+    def obey(self, event: Told) -> None:
+        """Fold an input that has its number already."""
+        self._current = event
+        if isinstance(event, Command):
+            if event.verb in ("park", "resume"):
+                self.supervisor.obey(event)
+            elif event.verb in ("add_symbol", "remove_symbol"):
+                self.symbols[event.target] = event.verb == "add_symbol"
+        elif isinstance(event, History):
+            self.is_history = self.bus.muted = event.phase == "begins"
+            self.bus.refresh()
+        if self.report is not None:
+            self._reports.append(event)
+        self.bus.send(event)
         self._give_out()
 
     def push(self, block: Block) -> None:
-        """Fold market inputs in their order. The keys in the block are numbers of `self.keys`."""
+        """Admit market inputs and fold them, in their order. The keys in the block are numbers of `self.keys`."""
+        self.open_keys()
+        for part in self.parts(block):
+            self.take(self.ingress.admit(part))
+
+    def open_keys(self) -> None:
+        """Let the ingress know of keys that are new."""
         if len(self.keys) > len(self.ingress.state):
             self.ingress.open([self.keys[code][0] for code in range(len(self.keys))])
+
+    def parts(self, block: Block) -> Iterator[Block]:
+        """Cut a block so that no key has more rows in a part than its lane takes at once."""
         start = 0
         while start < len(block):
             stop = self._stop(block, start)
-            part = block if stop - start == len(block) else block.take(slice(start, stop))
-            self._fold(self.ingress.admit(part))
+            yield block if stop - start == len(block) else block.take(slice(start, stop))
             start = stop
 
     def _stop(self, block: Block, start: int) -> int:
@@ -237,7 +291,8 @@ class Fold:
             size = max(most, size // 2)
         return start + size
 
-    def _fold(self, admitted: Admitted) -> None:
+    def take(self, admitted: Admitted) -> None:
+        """Fold a part that went through the ingress, now or before it was journaled."""
         block, outcome = admitted.block, admitted.outcome
         columns = (
             outcome, block.timestamp, admitted.received, admitted.sequence, block.price, block.volume, block.side,
@@ -285,6 +340,8 @@ class Fold:
         key = self.keys[code]
         if not self.ingress.has_input(code):
             return  # refused or dropped throughout so far: no memory is spent on it
+        if self.before_change is not None:
+            self.before_change(code)
         lane = self.features.lane(key)
         before = lane.all_emitted()
         overflows = lane.run(columns)
@@ -373,15 +430,11 @@ class Fold:
         return {**{name: digests.hexdigest() for name, digests in self.digests.items()}, "state": self.state_digest()}
 
     def state_digest(self) -> str:
-        """Hash all that a restart must know, key by key in order: arenas, newest rows, ids, then the strategies' states."""
-        total = hashlib.sha256()
-        for key, code in sorted((self.keys[code], code) for code in range(len(self.keys))):
-            if not self.ingress.has_input(code):
-                continue
-            update(total, (part.encode() for part in key))
-            update(total, self.features.lane(key).state_parts())
-            update(total, (self.ingress.state[code].astype("<i8").tobytes(),))
-        for name, supervised in sorted(self.supervisor.actors.items()):
-            standing = msgspec.msgpack.encode((name, *supervised.standing()))
-            update(total, (standing, supervised.actor.snapshot()))
-        return total.hexdigest()
+        """Hash all that a restart must know."""
+        codes = [code for code in range(len(self.keys)) if self.ingress.has_input(code)]
+        lanes = {self.keys[code]: self.lane_digest(self.features.lane(self.keys[code]).copy()) for code in codes}
+        return state_digest(fold_state(self), lanes)
+
+    def lane_digest(self, lane: Mapping[str, npt.NDArray[Any]]) -> bytes:
+        """Hash the arrays of one key's lane."""
+        return lane_digest(self.features.state_parts(lane))

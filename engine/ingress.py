@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.block import NO_ID, Block
+from engine.errors import JournalError
 from engine.jit import compile_function
 
 SKIPPED, TRADE, QUOTE, LATE, DUPLICATE, BAD_PRICE, BAD_VOLUME, AHEAD = range(8)
@@ -275,6 +276,39 @@ def compiled_admit() -> Callable[..., tuple[int, int, int]]:
     return compile_function(admit, ADMIT_SIGNATURE, "the ingress")
 
 
+def follow(
+    state: Integers,
+    counts: Integers,
+    key: Any,
+    outcome: Any,
+    received: Any,
+    trade_id: Any,
+    kind: Any,
+) -> int:
+    """Record inputs that were admitted before; return the row that cannot have been, such as an id folded already; -1 if none."""
+    for i in range(key.shape[0]):
+        at = np.uint64(i)
+        k = np.uint64(key[at])
+        result = outcome[at]
+        if kind[at] == 0 and trade_id[at] != NO_ID and take_id(state, k, trade_id[at], result == LATE) != result:
+            return i
+        state[k, RECEIVED] = max(received[at], state[k, RECEIVED])
+        counts[k, np.uint64(result)] += 1
+    return -1
+
+
+FOLLOW_SIGNATURE = (
+    "int64(int64[:, ::1], int64[:, ::1], Array(int32, 1, 'C', readonly=True), Array(uint8, 1, 'C', readonly=True), "
+    "Array(int64, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), Array(uint8, 1, 'C', readonly=True))"
+)
+
+
+@cache
+def compiled_follow() -> Callable[..., int]:
+    """The compiled bookkeeper of journaled rows."""
+    return compile_function(follow, FOLLOW_SIGNATURE, "the ingress of journaled inputs")
+
+
 @dataclass(frozen=True)
 class Admitted:
     """A block that went through the ingress. `received` is what the block's was, made never to decrease within a key."""
@@ -284,6 +318,14 @@ class Admitted:
     sequence: Integers
     received: Integers
     gaps: Integers  # a row each: row of the block, sequence, first id, last id, missing, filled
+
+    def part(self, start: int, stop: int) -> Admitted:
+        """Return the rows start..stop, with the gaps before them."""
+        if start == 0 and stop == len(self.block):
+            return self
+        at = slice(start, stop)
+        gaps = self.gaps[(self.gaps[:, 0] >= start) & (self.gaps[:, 0] < stop)] - np.array([start, 0, 0, 0, 0, 0])
+        return Admitted(self.block.take(at), self.outcome[at], self.sequence[at], self.received[at], gaps)
 
 
 class Ingress:
@@ -337,6 +379,31 @@ class Ingress:
             if done == count:
                 break
         return Admitted(block, outcome, numbered, known, np.concatenate(gaps) if gaps else self._gaps[:0])
+
+    def follow(self, admitted: Admitted) -> None:
+        """Take note of inputs that were admitted, numbered and journaled before: nothing is judged again.
+
+        Raises JournalError if they cannot have been: a sequence out of its turn, a trade that was folded already.
+        """
+        columns = (
+            admitted.block.key,
+            admitted.outcome,
+            admitted.received,
+            admitted.block.trade_id,
+            admitted.block.kind,
+        )
+        numbers = np.sort(np.concatenate([admitted.sequence, admitted.gaps[:, 1]]))
+        expected = np.arange(self.next_sequence, self.next_sequence + len(numbers))
+        if not np.array_equal(numbers, expected):
+            wrong = int(np.flatnonzero(numbers != expected)[0])
+            raise JournalError(f"input {int(numbers[wrong])} of the journal: expected sequence {int(expected[wrong])}")
+        row = compiled_follow()(self.state, self.counts, *columns)
+        if row >= 0:
+            what, trade_id = OUTCOMES[int(admitted.outcome[row])], int(admitted.block.trade_id[row])
+            raise JournalError(
+                f"input {int(admitted.sequence[row])} of the journal: trade {trade_id} among the {what}: expected an id that is new to its key"
+            )
+        self.next_sequence += len(numbers)
 
     def has_input(self, code: int) -> bool:
         """Whether a key has had an input: one that a source only mentions, or that was refused throughout, has no state."""

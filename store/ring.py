@@ -8,7 +8,7 @@ A row's `timestamp` is the newest its key had seen, so both times never decrease
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,17 +160,33 @@ class Lane:
         """Memory of the state and the rows."""
         return int(self.arena.nbytes + self.rows.nbytes)
 
-    def state_parts(self) -> Iterator[bytes]:
-        """What a digest of the state covers: the arena, and the newest rows by their order, not by where they lie."""
-        yield self.program.canonical(self.arena)
-        keep = int(self._header[1])
+    def copy(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy all that a restart must know: the arena, and of each clock the newest rows that are kept, oldest first."""
+        keep = int(self._header[KEEP])
+        result: dict[str, npt.NDArray[Any]] = {"arena": self.arena.copy()}
         for scope in self.program.scopes:
             count = min(self.position(scope.index), keep, self.emitted(scope.index))
             at = slice(self.position(scope.index) - count, self.position(scope.index))
-            yield np.ascontiguousarray(self._stamps[scope.index][[TIMESTAMP, RECEIVED], at]).tobytes()
-            values = self._floats[scope.index][STAMPS:, at].copy()
-            values[np.isnan(values)] = np.nan
-            yield values.tobytes()
+            result[f"rows_{scope.index}"] = self._floats[scope.index][:, at].copy()
+        return result
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Become what `copy` was made of. Raises StoreError if it was made by another program, or for other rows to keep."""
+        keep = int(self._header[KEEP])
+        for scope in self.program.scopes:
+            rows = arrays[f"rows_{scope.index}"]
+            expected = STAMPS + scope.columns
+            if len(rows) != expected or rows.shape[1] > keep:
+                raise StoreError(
+                    f"{' '.join(self.key)}: a snapshot with {len(rows)} x {rows.shape[1]} rows on clock {scope.clock}: "
+                    f"expected {expected} x at most {keep}"
+                )
+        self.arena = arrays["arena"].copy()
+        self._ids = self.arena.view(np.int64)
+        for scope in self.program.scopes:
+            rows = arrays[f"rows_{scope.index}"]
+            self.program.scope_rows(self.rows, scope.index)[:, : rows.shape[1]] = rows
+            self._header[POSITIONS + scope.index] = rows.shape[1]
 
 
 class OnlineStore:
@@ -200,6 +216,16 @@ class OnlineStore:
         if lane is None:
             lane = self.lanes[key] = Lane(self.program, key, self.keep, self.block_rows, self.window_ticks_max)
         return lane
+
+    def state_parts(self, lane: Mapping[str, npt.NDArray[Any]]) -> Iterator[bytes]:
+        """What a digest of the state covers of a lane's copy: the arena, and the newest rows by their order, not by where they lie."""
+        yield self.program.canonical(lane["arena"])
+        for scope in self.program.scopes:
+            rows = lane[f"rows_{scope.index}"]
+            yield rows.view(np.int64)[[TIMESTAMP, RECEIVED]].tobytes()
+            values = rows[STAMPS:].copy()
+            values[np.isnan(values)] = np.nan
+            yield values.tobytes()
 
     def memory_per_key(self) -> int:
         """Bytes that a key takes from the start; windows of time grow beyond that, up to `window_ticks_max` trades."""
