@@ -6,6 +6,8 @@ attributes. Anything else that escapes is a defect of tickfold itself.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 FRAME_EXCERPT_CHARACTERS = 120
 
 
@@ -39,6 +41,17 @@ class StoreError(EngineError):
 
 class JournalError(StoreError):
     """A journal or a snapshot cannot be written, or what was read is not what was written."""
+
+
+class JournalCorruptError(JournalError):
+    """A file of the daemon's does not hold what was written into it."""
+
+    def __init__(self, path: Path, offset: int, found: str, expected: str) -> None:
+        super().__init__(f"{path}: byte {offset}: found {found}, expected {expected}")
+        self.path = path
+        self.offset = offset
+        self.found = found
+        self.expected = expected
 
 
 class ServiceError(EngineError):
