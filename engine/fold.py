@@ -265,20 +265,28 @@ class Fold:
     def push(self, block: Block) -> None:
         """Admit market inputs and fold them, in their order. The keys in the block are numbers of `self.keys`."""
         self.open_keys()
-        for part in self.parts(block):
-            self.take(self.ingress.admit(part))
+        for start, stop in self.cuts(block):
+            self.take(self.ingress.admit(block if stop - start == len(block) else block.take(slice(start, stop))))
+
+    def replay(self, admitted: Admitted) -> None:
+        """Fold market inputs that were admitted, numbered and journaled before."""
+        self.open_keys()
+        for start, stop in self.cuts(admitted.block):
+            part = admitted.part(start, stop)
+            self.ingress.follow(part)
+            self.take(part)
 
     def open_keys(self) -> None:
         """Let the ingress know of keys that are new."""
         if len(self.keys) > len(self.ingress.state):
             self.ingress.open([self.keys[code][0] for code in range(len(self.keys))])
 
-    def parts(self, block: Block) -> Iterator[Block]:
-        """Cut a block so that no key has more rows in a part than its lane takes at once."""
+    def cuts(self, block: Block) -> Iterator[tuple[int, int]]:
+        """Say where to cut a block so that no key has more rows in a part than its lane takes at once."""
         start = 0
         while start < len(block):
             stop = self._stop(block, start)
-            yield block if stop - start == len(block) else block.take(slice(start, stop))
+            yield start, stop
             start = stop
 
     def _stop(self, block: Block, start: int) -> int:

@@ -93,8 +93,11 @@ def build_fold(
     digests: bool = False,
     report: Callable[[Any], None] | None = None,
     rows: Callable[[str, Key, npt.NDArray[np.int64], npt.NDArray[np.float64]], None] | None = None,
+    begins: bool = True,
 ) -> Fold:
     """Return a fold of the configured views and these strategies, started and ready for its first input.
+
+    Without `begins` its strategies are not started: it is going to become what a snapshot was taken of.
 
     Raises ConfigError for a strategy that subscribes to a view that is not computed.
     """
@@ -117,7 +120,8 @@ def build_fold(
         strategy.snapshot()  # a State that cannot be kept is heard of now, and not at the end
         fold.add(strategy)
     program.block  # noqa: B018 - compiles now, so that the first input does not wait for it
-    fold.start()
+    if begins:
+        fold.start()
     return fold
 
 
