@@ -20,6 +20,7 @@ SHELL: dict[str, str] = {
     "engine/cli/replay.py": "measures how long a replay took, and waits for the pace of a paced one",
     "replay/terminal.py": "the live view shows rates by the machine's clock",
     "engine/clock.py": "LiveClock: the one place where the machine's time comes in",
+    "engine/log.py": "stamps what is logged",
     "engine/jit.py": "times compilation, and keeps compiled code on disk",
 }
 """Module: why it may look at the world. What stands here must exist, so that no exemption outlives its module."""
