@@ -172,10 +172,10 @@ class Capture:
         return self._rows
 
     def blocks(self, keys: Keys) -> Iterator[Block]:
-        feed = decoder(self._feed())
+        feed = decoder(self.feed())
         connections: dict[str, Columns] = {}
         starts: dict[str, int] = {}
-        for number, line in self._lines():
+        for number, line in self.lines():
             start = starts.setdefault(line.conn, line.recv_ns)
             if line.kind != "recv":
                 continue
@@ -198,12 +198,12 @@ class Capture:
             return []
         return [f"{self.undecodable} frames of {self.path} could not be decoded; the first: {self.first_error}"]
 
-    def _feed(self) -> str:
+    def feed(self) -> str:
         """Name the feed that was captured: by the name of the file, else by which decoder finds most events in its first lines."""
         named = [name for name in DECODERS if self.name.startswith(name)]
         if named:
             return max(named, key=len)
-        lines = [line for (_, line), _ in zip(self._lines(), range(PROBE_LINES), strict=False) if line.kind == "recv"]
+        lines = [line for (_, line), _ in zip(self.lines(), range(PROBE_LINES), strict=False) if line.kind == "recv"]
         counts = {name: sum(_events_in(name, line) for line in lines) for name in DECODERS}
         best = max(counts, key=lambda name: counts[name])
         if not counts[best]:
@@ -212,7 +212,8 @@ class Capture:
             )
         return best
 
-    def _lines(self) -> Iterator[tuple[int, Line]]:
+    def lines(self) -> Iterator[tuple[int, Line]]:
+        """Yield its lines with their numbers. Raises ReplayError that names the first one that is no line of a capture."""
         reader = msgspec.json.Decoder(Line)
         try:
             with _open(self.path) as file:
