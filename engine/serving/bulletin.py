@@ -1,0 +1,299 @@
+"""What the page knows besides the rows: signals, news and troubles as they were reported, rates, and the status of each part.
+
+One per daemon, shared by all viewers. Everything is kept in deques of fixed length: what falls out is old, and the page says how many
+it shows. Status parts are encoded at most every `STATUS_NS`, whoever asks.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from engine.events import FeedStatus, Gap, HandlerFailed, Key, Parked, Refused, Resumed, Shed, Signal, WindowOverflow
+from engine.ingress import QUOTE, TRADE
+from engine.latency import Latency
+from engine.serving.closes import Closes
+from engine.serving.host import Host
+
+STATUS_NS = 400_000_000  # status parts are made anew no more often than this
+RATE_NS = 3_000_000_000  # ticks a second are counted over this
+LATENCY_NS = 10_000_000_000  # quantiles of the latency are over this
+SAMPLE_NS = 250_000_000
+SIGNALS = 100  # newest signals a key
+SIGNAL_KEYS = 1_024
+NEWS = 40  # newest gaps, refusals and the like
+TROUBLES = 1_024
+CLOSES_KEYS = 64  # more than can be looked at
+STRATEGIES = 100  # that the page lists
+FEEDS = 50
+MS = 1e-6  # ns to ms, as the page counts
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What had been counted at one moment."""
+
+    at: int
+    trades: int
+    quotes: int
+    latency: npt.NDArray[np.int64]
+
+
+class ClosesByKey(OrderedDict[Key, Closes]):
+    """Closes of the keys that somebody looked at last."""
+
+    def __setitem__(self, key: Key, closes: Closes) -> None:
+        super().__setitem__(key, closes)
+        if len(self) > CLOSES_KEYS:
+            self.popitem(last=False)
+
+
+class Bulletin:
+    """Listens to one daemon."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Of the newest signal or piece of news: both are numbered from 1 as they come."""
+        self.news: deque[tuple[int, dict[str, Any]]] = deque(maxlen=NEWS)
+        self.troubles: OrderedDict[Key, FeedStatus] = OrderedDict()
+        self.counts: dict[str, int] = {}
+        self.last_signals: dict[str, Signal] = {}
+        self.last_errors: dict[str, HandlerFailed | Parked] = {}
+        self.closes = ClosesByKey()
+        self._signals: OrderedDict[Key, deque[tuple[int, Signal]]] = OrderedDict()
+        self._samples: deque[Sample] = deque(maxlen=LATENCY_NS // SAMPLE_NS + 1)
+        self._parts: dict[str, msgspec.Raw] = {}
+        self._parts_at = 0
+        self._keys: tuple[Any, msgspec.Raw] = (None, msgspec.Raw(b"[]"))
+
+    # -- what is heard
+
+    def hear(self, event: Any) -> None:
+        """Note an event that the fold reported."""
+        if isinstance(event, Signal):
+            self._signal(event)
+        elif isinstance(event, FeedStatus):
+            self._status(event)
+        elif isinstance(event, Gap):
+            what = f"{event.missing} trades missing, ids {event.first_id} to {event.last_id}"
+            self._tell(event, "gap", f"{what}; {event.filled} known as history" if event.filled else what)
+        elif isinstance(event, Refused):
+            self._tell(event, "refused", event.reason)
+        elif isinstance(event, WindowOverflow):
+            self._tell(
+                event, "overflow", f"window of {event.window} outgrew {event.capacity} trades: NaN until it fits"
+            )
+        elif isinstance(event, Shed):
+            self._tell(event, "shed", f"{event.quotes} quotes let go of: {event.reason}")
+        elif isinstance(event, HandlerFailed):
+            self.last_errors[event.actor] = event
+            self._tell(event, "failed", f"{event.actor}.{event.handler}: {event.error}")
+        elif isinstance(event, Parked):
+            self.last_errors.setdefault(event.actor, event)
+            self._tell(event, "parked", f"{event.actor}: {event.reason}")
+        elif isinstance(event, Resumed):
+            self._tell(event, "resumed", event.actor)
+
+    def _signal(self, event: Signal) -> None:
+        self.number += 1
+        key = (event.exchange, event.symbol)
+        kept = self._signals.get(key)
+        if kept is None:
+            if len(self._signals) >= SIGNAL_KEYS:
+                self._signals.popitem(last=False)
+            kept = self._signals[key] = deque(maxlen=SIGNALS)
+        kept.append((self.number, event))
+        self._signals.move_to_end(key)
+        self.last_signals[event.strategy] = event
+        self.counts[event.strategy] = self.counts.get(event.strategy, 0) + 1
+
+    def _status(self, event: FeedStatus) -> None:
+        key = (event.exchange, event.symbol)
+        if event.status in ("connected", "recovered"):
+            self.troubles.pop(key, None)
+        elif event.status in ("stalled", "disconnected", "lost", "failed"):
+            self.troubles[key] = event
+            self.troubles.move_to_end(key)
+            if len(self.troubles) > TROUBLES:
+                self.troubles.popitem(last=False)
+        self._tell(event, event.status, event.detail)
+
+    def _tell(self, event: Any, kind: str, text: str) -> None:
+        self.number += 1
+        where = {"exchange": getattr(event, "exchange", ""), "symbol": getattr(event, "symbol", "")}
+        self.news.append((self.number, {"kind": kind, "text": text[:300], "at_ms": event.received * MS, **where}))
+
+    # -- what is told
+
+    def signals(self, key: Key, after: int) -> list[dict[str, Any]]:
+        """Signals of a key with a number above `after`, oldest first."""
+        return [
+            {
+                "strategy": event.strategy,
+                "value": event.value,
+                "reason": event.reason[:300],
+                "at_ms": event.timestamp * MS,
+            }
+            for number, event in self._signals.get(key, ())
+            if number > after
+        ]
+
+    def newer(self, after: int) -> list[dict[str, Any]]:
+        """News with a number above `after`, oldest first."""
+        return [piece for number, piece in self.news if number > after]
+
+    def rates(self, host: Host, now: int) -> dict[str, float | None]:
+        """Trades and quotes a second, and quantiles of the fold's latency in us, all of the last seconds; None while unknown."""
+        if not self._samples or now - self._samples[-1].at >= SAMPLE_NS:
+            trades, quotes = host.fold.ingress.counts[:, [TRADE, QUOTE]].sum(axis=0).tolist()
+            self._samples.append(Sample(now, trades, quotes, host.latency.counts.copy()))
+        newest = self._samples[-1]
+        first = next((sample for sample in self._samples if newest.at - sample.at <= RATE_NS), newest)
+        seconds = (newest.at - first.at) * 1e-9
+        recent = Latency()
+        recent.counts = newest.latency - self._samples[0].latency
+        if (recent.counts < 0).any() or not recent.counts.any():
+            recent.counts = newest.latency  # counted anew meanwhile, or nothing was folded of late: since it began
+        recent.count, recent.max_ns = int(recent.counts.sum()), host.latency.max_ns
+        return {
+            "ticks": (newest.trades - first.trades) / seconds if seconds > 0.0 else None,
+            "quotes": (newest.quotes - first.quotes) / seconds if seconds > 0.0 else None,
+            "p50_us": recent.quantile(0.5) * 1e-3,
+            "p99_us": recent.quantile(0.99) * 1e-3,
+        }
+
+    def parts(self, host: Host, now: int) -> dict[str, msgspec.Raw]:
+        """Status of each part as JSON: the same bytes for as long as nothing has changed."""
+        if not self._parts or now - self._parts_at >= STATUS_NS:
+            feeds = host.feeds()
+            made = {
+                "engine": _engine(host),
+                "feeds": _feeds(feeds),
+                "troubles": _troubles(self.troubles),
+                "strategies": self._strategies(host),
+                "journal": _journal(host),
+                "holds": [{"at_ms": at * MS, "ms": took * MS, "what": what} for at, took, what in host.holds()[-5:]],
+            }
+            self._parts = {name: msgspec.Raw(msgspec.json.encode(part)) for name, part in made.items()}
+            self._parts["keys"] = self._encoded_keys(host, [(feed.exchange, feed.symbols) for feed in feeds])
+            self._parts_at = now
+        return self._parts
+
+    def _encoded_keys(self, host: Host, listened: list[tuple[str, tuple[str, ...]]]) -> msgspec.Raw:
+        """All keys that were seen or are subscribed to, as [exchange, symbol]."""
+        seen = len(host.fold.keys)
+        made_of, encoded = self._keys
+        if made_of != (seen, listened):
+            keys = dict.fromkeys(host.fold.keys[code] for code in range(seen))
+            keys |= dict.fromkeys((exchange, symbol) for exchange, symbols in listened for symbol in symbols)
+            encoded = msgspec.Raw(msgspec.json.encode(sorted(keys, key=lambda key: (key[1], key[0]))))
+            self._keys = ((seen, listened), encoded)
+        return encoded
+
+    def _strategies(self, host: Host) -> list[dict[str, Any]]:
+        found = []
+        for name, supervised in list(host.fold.supervisor.actors.items())[:STRATEGIES]:
+            signal, error = self.last_signals.get(name), self.last_errors.get(name)
+            found.append(
+                {
+                    "name": name,
+                    "listening": supervised.listening,
+                    "failures": supervised.failures,
+                    "failed": supervised.failed,
+                    "signals": self.counts.get(name, 0),
+                    "last": signal
+                    and {
+                        "exchange": signal.exchange,
+                        "symbol": signal.symbol,
+                        "value": signal.value,
+                        "reason": signal.reason[:300],
+                        "at_ms": signal.received * MS,
+                    },
+                    "error": error
+                    and {
+                        "text": (error.error if isinstance(error, HandlerFailed) else error.reason)[:300],
+                        "at_ms": error.received * MS,
+                    },
+                }
+            )
+        return found
+
+
+def _engine(host: Host) -> dict[str, Any]:
+    return {
+        "starting": host.starting(),
+        "version": host.version,
+        "started_ms": host.started * MS,
+        "views": host.fold.features.views,
+        "hz": host.config.server.stream_hz,
+    }
+
+
+def _feeds(feeds: list[Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": feed.name,
+            "exchange": feed.exchange,
+            "state": feed.state,
+            "symbols": len(feed.symbols),
+            "recording": feed.recording,
+            "newest_ms": feed.newest * MS,
+            "messages": feed.messages,
+            "undecodable": feed.undecodable,
+            "reconnects": feed.reconnects,
+            "detail": feed.detail[:300],
+        }
+        for feed in feeds[:FEEDS]
+    ]
+
+
+def _troubles(troubles: OrderedDict[Key, FeedStatus]) -> list[dict[str, Any]]:
+    return [
+        {
+            "exchange": exchange,
+            "symbol": symbol,
+            "status": event.status,
+            "detail": event.detail[:300],
+            "at_ms": event.received * MS,
+        }
+        for (exchange, symbol), event in troubles.items()
+    ]
+
+
+def _journal(host: Host) -> dict[str, Any]:
+    journal, snapshot = host.journal(), host.snapshots()
+    return {
+        "state": journal.state,
+        "sequence": journal.sequence,
+        "synced": journal.synced,
+        "bytes": journal.bytes_written,
+        "segments": journal.segments,
+        "detail": journal.detail[:300],
+        "snapshot": {
+            "sequence": snapshot.sequence,
+            "taken_ms": snapshot.taken_at * MS,
+            "bytes": snapshot.bytes_written,
+            "detail": snapshot.detail[:300],
+        },
+    }
+
+
+_BULLETINS: weakref.WeakValueDictionary[int, Bulletin] = weakref.WeakValueDictionary()
+
+
+def bulletin_of(host: Host) -> Bulletin:
+    """Return the one bulletin of a daemon, which listens from the first time that it is asked for.
+
+    The daemon holds it, by what it listens with: once the daemon is gone, so is the bulletin.
+    """
+    bulletin = _BULLETINS.get(id(host))
+    if bulletin is None:
+        bulletin = _BULLETINS[id(host)] = Bulletin()
+        host.listen(bulletin.hear)
+    return bulletin
