@@ -22,6 +22,7 @@ SHELL: dict[str, str] = {
     "engine/clock.py": "LiveClock: the one place where the machine's time comes in",
     "engine/log.py": "stamps what is logged",
     "engine/jit.py": "times compilation, and keeps compiled code on disk",
+    "engine/serving/security.py": "makes the token, which nobody may guess",
 }
 """Module: why it may look at the world. What stands here must exist, so that no exemption outlives its module."""
 
