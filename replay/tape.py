@@ -263,7 +263,8 @@ def _markets(connections: list[_Connection]) -> list[list[_Connection]]:
             together = market[1] + together
             markets.remove(market)
         markets.append((symbols, together))
-    return [together for _, together in markets]
+    order = {connection: number for number, connection in enumerate(connections)}
+    return sorted((together for _, together in markets), key=lambda together: min(order[one] for one in together))
 
 
 def _joined(connections: list[_Connection]) -> tuple[list[tuple[int, int, Movable]], int]:
