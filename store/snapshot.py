@@ -63,7 +63,7 @@ class FileHead(msgspec.Struct, frozen=True):
     configured: int  # sequence of the Configured input that it was folded by
 
 
-class KeyHead(msgspec.Struct, frozen=True):
+class KeyHead(msgspec.Struct, frozen=True, tag=True):
     """The head of a key's section; arrays: the lane's by name, then the open chunks."""
 
     key: Key
@@ -71,7 +71,7 @@ class KeyHead(msgspec.Struct, frozen=True):
     chains: tuple[Chained, ...]
 
 
-class FoldHead(msgspec.Struct, frozen=True):
+class FoldHead(msgspec.Struct, frozen=True, tag=True):
     """The head of the fold's section; arrays: ingress, counts, then the open chunks."""
 
     sequence: int
@@ -117,7 +117,7 @@ class SnapshotWriter:
         chains, chunks = _chained(state.chains)
         lane = [np.ascontiguousarray(array) for array in state.lane.values()]
         heads = tuple(_array_head(name, array) for name, array in zip(state.lane, lane, strict=True))
-        self.add(KeyHead(state.key, heads, chains), [*(array.data.cast("B") for array in lane), *chunks])
+        self.add(KeyHead(state.key, heads, chains), [*map(_bytes, lane), *chunks])
 
     def finish(self, state: FoldState) -> Path:
         """Append the fold's own part, and put the file under its name."""
@@ -128,7 +128,7 @@ class SnapshotWriter:
             state.sequence, state.timestamp, state.received, state.keys, state.gaps, state.signals, state.round,
             state.is_history, state.symbols, state.actors, heads, chains,
         )  # fmt: skip
-        self.add(head, [*(array.data.cast("B") for array in arrays if array.size), *chunks])
+        self.add(head, [*map(_bytes, arrays), *chunks])
         try:
             self._write(MAGIC)
             self._file.flush()
@@ -270,6 +270,11 @@ def _chained(chains: dict[str, list[ChainState]]) -> tuple[tuple[Chained, ...], 
         Chained(kind, name, digest, len(chunk)) for kind, states in chains.items() for name, digest, chunk in states
     )
     return heads, [chunk for states in chains.values() for _, _, chunk in states]
+
+
+def _bytes(array: npt.NDArray[Any]) -> memoryview | bytes:
+    """The bytes of a contiguous array, without a copy; of an empty one, which has no memory to view, none."""
+    return array.data.cast("B") if array.size else b""
 
 
 def _array_head(name: str, array: npt.NDArray[Any]) -> ArrayHead:
