@@ -299,15 +299,18 @@ class Connection:
         actions: list[Action] = []
         if self.state != "connecting":
             return actions
+        barred = 0
         if retry_after_ns is not None:
-            self._dials.bar(now + min(max(retry_after_ns, 0), LONGEST_BAN_NS))
+            barred = now + min(max(retry_after_ns, 0), LONGEST_BAN_NS)
+            self._dials.bar(barred)
         if status in TOO_MANY_REQUESTS:
             wait = self._backoff.longest_ns() if retry_after_ns is None else self._backoff.next_ns()
-            self._lose(now, "rate_limited", detail, actions, wait=wait)
+            self._lose(now, "rate_limited", detail, actions, wait=wait, not_before=barred)
         elif status in TEMPORARY:
-            self._lose(now, "failed", detail, actions)
+            self._lose(now, "failed", detail, actions, not_before=barred)
         else:
-            self._lose(now, "failed", detail, actions, wait=self._backoff.longest_ns(), state="failed")
+            wait = self._backoff.longest_ns()
+            self._lose(now, "failed", detail, actions, wait=wait, not_before=barred, state="failed")
         return self._done(now, actions)
 
     def timer(self, now: int) -> list[Action]:
@@ -403,6 +406,7 @@ class Connection:
         actions: list[Action],
         *,
         wait: int | None = None,
+        not_before: int = 0,
         state: State = "waiting",
     ) -> None:
         """There is no socket any more: say so, and set the time of the next dial."""
@@ -413,8 +417,7 @@ class Connection:
         self._forget_socket()
         self.state = state
         wait = self._backoff.next_ns() if wait is None else wait
-        # A host that has barred us is known to be no use before then: that is no second report.
-        self._dial_at = max(now + wait, self._dials.free_at(now))
+        self._dial_at = max(now + wait, not_before)
         when = (
             f"the next dial is in {_seconds(self._dial_at - now)}" if self._dial_at > now else "dialling anew at once"
         )

@@ -128,6 +128,7 @@ class _Link:
         self._socket: _Socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = 0
         self._log = structlog.get_logger().bind(connection=name)
 
     def start(self, session: aiohttp.ClientSession) -> None:
@@ -173,7 +174,10 @@ class _Link:
                     self._say(action)
                 case Wake(at_ns):
                     if self._timer is not None:
+                        if self._wake_at <= at_ns:
+                            continue
                         self._timer.cancel()
+                    self._wake_at = at_ns
                     # Rounded up: event loops keep time in ms, and one that is early would call again and again.
                     delay_ms = -(-max(0, at_ns - self._now()) // NS_PER_MS)
                     self._timer = asyncio.get_running_loop().call_later(delay_ms / 1000, self._wake)
