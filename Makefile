@@ -20,7 +20,7 @@ BENCH_STAMP := $(BENCH_VENV)/.bench-installed
 READY := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(RUN_STAMP))
 
 .DEFAULT_GOAL := help
-.PHONY: install run replay test bench lint lock clean help
+.PHONY: install run replay test soak bench lint lock browser clean help
 .NOTPARALLEL:
 
 help:  ## list these targets
@@ -35,9 +35,23 @@ run: $(READY)  ## start the daemon on the built-in recording: no account, key, s
 replay: $(READY)  ## fold the built-in recording as fast as it goes, and print its digest
 	@$(BIN)/tickfold replay
 
-test: lint  ## format, lint, types and tests: what has to pass before a commit
+test: lint browser  ## format, lint, types and tests: what has to pass before a commit
 	$(say) '== tests'
 	@$(BIN)/pytest
+
+soak: $(DEV_STAMP)  ## the long variants of tests: 200 kills, long outages; half an hour or so
+	@$(BIN)/pytest -m soak
+
+# The page is tested in a real browser, which no package index has: it comes from the system.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	        echo 'installing chromium, in which the page is tested'; \
+	        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } >/dev/null; \
+	    else \
+	        echo 'the page is tested in a browser, and there is no chromium or google-chrome: on Debian and Ubuntu, sudo apt install chromium' >&2; \
+	        exit 1; \
+	    fi; }
 
 lint: $(DEV_STAMP)  ## format, lint and types, without the tests
 	$(say) '== format'

@@ -42,7 +42,8 @@ from engine.state import fold_state, lane_digest, state_digest
 
 NOTICES = frozenset((Gap, Refused, WindowOverflow))
 """What is reported when its turn has come, whether or not anybody hears it."""
-INPUTS = (Tick, Quote, Gap, FeedStatus, Heartbeat, Command, Configured, History, Shed)
+TOLD = (FeedStatus, Heartbeat, Command, Configured, History, Shed)
+INPUTS = (Tick, Quote, Gap, *TOLD)
 Told: TypeAlias = FeedStatus | Heartbeat | Command | Configured | History | Shed
 """Inputs that are not of the market: they reach the fold one by one."""
 

@@ -42,7 +42,7 @@ class Intake:
     """Feeds' way into the fold. Everything runs on the loop.
 
     journal: None folds without one. later: schedules a call for the next turn of the loop. failed: hears of the first input that could
-    not be journaled; False says that nothing more is to be folded.
+    not be journaled; False says that nothing more is to be folded. latency: gets the time from an input's `received` to the end of its fold.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Intake:
         clock: Clock,
         later: Callable[[Callable[[], None]], object],
         failed: Callable[[JournalError], bool],
+        latency: Latency,
         shed_behind_ns: int,
     ) -> None:
         self._fold = fold
@@ -63,7 +64,7 @@ class Intake:
         self._failed = failed
         self._shed_behind_ns = shed_behind_ns
         self._shed_at = 0
-        self.latency = Latency()
+        self._latency = latency
         self.shed = 0
         self.newest = 0
         """`received` of the newest input, ns UTC."""
@@ -168,7 +169,7 @@ class Intake:
         self._fold.check(event)
         numbered = msgspec.structs.replace(event, sequence=self._fold.ingress.number())
         self._write(lambda journal: journal.append_event(numbered))
-        if self.stopped:
+        if self._is_stopped():
             raise JournalError(f"{type(event).__name__} cannot be journaled, and the engine stops")
         self._fold.obey(numbered)
         self.newest = numbered.received
@@ -183,6 +184,10 @@ class Intake:
             self._journal(admitted)
             self._fold.take(admitted)
             self.newest = max(self.newest, int(admitted.received[-1]))
+
+    def use_clock(self, clock: Clock) -> None:
+        """Stamp by another clock from now on: one that does not fall behind what was journaled."""
+        self._clock = clock
 
     def drain(self) -> None:
         """Fold all that waits."""
@@ -219,7 +224,7 @@ class Intake:
                 count += 1
                 self._write(lambda journal, numbered=numbered: journal.append_event(numbered))  # type: ignore[misc]
                 staged.append(numbered)
-        if self.stopped:
+        if self._is_stopped():
             return
         for part in staged:
             if isinstance(part, Admitted):
@@ -228,7 +233,7 @@ class Intake:
                 self._fold.obey(part)
         done = self._clock.now()
         self.newest = max(self.newest, first)
-        self.latency.add(done - first, count)
+        self._latency.add(done - first, count)
         if not self.waiting:
             self._head = self._tail = 0
         elif not self._scheduled:
@@ -251,6 +256,9 @@ class Intake:
             self.journal = None
             # What is numbered by now and never folded would be a hole to whoever went on from here: nobody does.
             self.stopped = not self._failed(error)
+
+    def _is_stopped(self) -> bool:
+        return self.stopped
 
     def _make_room(self) -> None:
         """Move what waits to the front. Raises BufferError where a feed went on although the intake was full."""

@@ -134,6 +134,11 @@ class Selection:
     symbols: tuple[str, ...] = ()
     until_sequence: int | None = None  # a gap and the trade behind it are folded together
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all symbols and times are wanted."""
+        return self.start is None and self.stop is None and not self.symbols
+
     def apply(self, block: Block, keys: Keys) -> Block:
         """Return the rows of a block that are selected."""
         wanted = np.ones(len(block), bool)

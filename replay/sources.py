@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Annotated, Protocol
 
@@ -22,8 +22,11 @@ from msgspec import Meta
 from engine.block import IS_QUOTE, IS_TRADE, NO_ID, Block, Keys
 from engine.errors import DecodeError, EngineError, ReplayError
 from engine.events import Quote, Tick
+from engine.ingress import Admitted
 from feeds import DECODERS, decoder
 from replay.merge import merge
+from store.folder import DataFolder
+from store.journal_reader import read
 from store.tables import is_quotes, to_block
 
 BATCH_ROWS = 1 << 16
@@ -54,8 +57,11 @@ def open_source(path: str | Path) -> Source:
     if not path.exists():
         raise ReplayError(f"{path}: no such file")
     if path.is_dir():
+        if DataFolder(path).exists():
+            return JournalSource(DataFolder(path))
         raise ReplayError(
-            f"{path}: expected a Parquet file of ticks or quotes, or a capture (.jsonl, .jsonl.gz), found a folder"
+            f"{path}: expected a Parquet file of ticks or quotes, a capture (.jsonl, .jsonl.gz) or a data folder of the daemon "
+            "(with journal/ in it), found another folder"
         )
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         return Capture(path)
@@ -90,6 +96,25 @@ class ParquetSource:
                 yield to_block(pa.Table.from_batches([batch]), keys, str(self.path))
         except (pa.ArrowInvalid, OSError) as error:
             raise ReplayError(f"{self.path}: cannot be read to its end: {error}") from error
+
+    def notes(self) -> list[str]:
+        return []
+
+
+class JournalSource:
+    """The trades and quotes of a daemon's data folder, as its ingress admitted them."""
+
+    def __init__(self, folder: DataFolder) -> None:
+        self.folder = folder
+        self.name = folder.path.name
+
+    def rows(self) -> int | None:
+        return None
+
+    def blocks(self, keys: Keys) -> Iterator[Block]:
+        for item in read(self.folder.journal, keys):
+            if isinstance(item, Admitted):
+                yield replace(item.block, received=item.received)
 
     def notes(self) -> list[str]:
         return []

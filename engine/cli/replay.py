@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -22,11 +23,15 @@ from engine.cli.options import (
     selection_of,
     speed,
 )
+from engine.errors import ReplayError
 
 if TYPE_CHECKING:
     from engine.config import Config
     from engine.fold import Fold
     from replay.sources import Source
+
+PACED_ROWS = 64
+"""Inputs between two waits of a paced replay of a journal."""
 
 
 def add(verbs: Verbs) -> None:
@@ -39,7 +44,7 @@ def add(verbs: Verbs) -> None:
         nargs="*",
         type=Path,
         metavar="SOURCE",
-        help="Parquet ticks or quotes, or a capture (.jsonl, .jsonl.gz); none: the built-in recording",
+        help="Parquet ticks or quotes, a capture (.jsonl, .jsonl.gz), or a daemon's data folder; none: the built-in recording",
     )
     add_selection(replay)
     replay.add_argument(
@@ -55,20 +60,18 @@ def fold_sources(options: argparse.Namespace) -> int:
     """Fold recorded inputs and print what came of it."""
     from engine.log import Reporter, configure
     from replay.driver import build_fold, drive
-    from replay.sources import total_rows
+    from replay.sources import JournalSource, total_rows
     from replay.terminal import TerminalView
 
     config = read_config(options)
     sources = open_sources(options.sources)
+    if any(isinstance(source, JournalSource) for source in sources) and selection_of(options).is_whole:
+        return _fold_folder(options, config, sources)
     with_digest = options.digest or not options.sources
     logger = configure(options.verbose)
     reporter = Reporter(logger, options.verbose)
     title = ", ".join(source.name for source in sources)
-    view = (
-        TerminalView(title, lambda: total_rows(sources))
-        if TerminalView.is_wanted() and not options.json and not options.verbose
-        else None
-    )
+    view = TerminalView(title, lambda: total_rows(sources)) if _is_watched(options) else None
     fold = build_fold(config, load_strategies(config), digests=with_digest, report=view.hear if view else reporter)
     logger.info("online store", views=", ".join(fold.features.views), bytes_a_key=fold.features.memory_per_key())
     pace = _pacer(options.speed) if options.speed else None
@@ -84,6 +87,65 @@ def fold_sources(options: argparse.Namespace) -> int:
         fold.stop()
     _print_result(options, config, sources, fold, time.perf_counter() - started, with_digest)
     return DONE
+
+
+def _fold_folder(options: argparse.Namespace, config: Config, sources: list[Source]) -> int:
+    """Fold a daemon's journal again: the inputs as they were numbered then, by the configuration that was in force."""
+    from engine.log import Reporter, configure
+    from replay.definition import config_of, definition_of
+    from replay.driver import build_fold
+    from replay.history import begin, beginning, fold_journal, landmarks
+    from replay.sources import JournalSource
+    from replay.terminal import TerminalView
+    from store.journal_reader import CHUNK_RECORDS
+
+    source = sources[0]
+    if len(sources) > 1 or not isinstance(source, JournalSource):
+        raise ReplayError(
+            f"{', '.join(one.name for one in sources)}: expected a data folder by itself, or recorded files only; with --symbols, --from "
+            "or --to the trades and quotes of a folder can be merged with others"
+        )
+    folder = source.folder
+    marks = landmarks(folder, options.until_sequence)
+    found = beginning(folder, marks, marks.last)
+    if options.config is None:
+        config = config_of(found.configured, config)
+    logger = configure(options.verbose)
+    view = TerminalView(folder.path.name, lambda: marks.last - found.after) if _is_watched(options) else None
+    strategies = load_strategies(config)
+    reporter = Reporter(logger, options.verbose)
+    fold = build_fold(config, strategies, digests=True, report=view.hear if view else reporter, begins=False)
+    definition = definition_of(config, fold.features, strategies)  # type: ignore[arg-type]
+    begin(fold, found, definition)
+    pace = _pacer(options.speed) if options.speed else None
+    started = time.perf_counter()
+    reached = found.after
+    with view or contextlib.nullcontext():
+        if view:
+            view.watch(fold)
+        for sequence in fold_journal(
+            fold, folder.journal, until=marks.last, pace=pace, rows=PACED_ROWS if pace else CHUNK_RECORDS
+        ):
+            if view:
+                view.advance(sequence - reached)
+            reached = sequence
+        if view:
+            view.finish()
+    if definition != found.configured.definition:
+        print(
+            "features or strategies are defined otherwise now than when this was recorded: the digests differ",
+            file=sys.stderr,
+        )
+    if found.snapshot is not None:
+        print(f"begun at the snapshot of sequence {found.after:,}: what lies before it is gone", file=sys.stderr)
+    _print_result(options, config, sources, fold, time.perf_counter() - started, options.digest)
+    return DONE
+
+
+def _is_watched(options: argparse.Namespace) -> bool:
+    from replay.terminal import TerminalView
+
+    return TerminalView.is_wanted() and not options.json and not options.verbose
 
 
 def _print_result(

@@ -3,21 +3,117 @@
 from __future__ import annotations
 
 import argparse
-import signal
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from engine.cli.options import Verbs, add_verb
-from engine.cli.replay import fold_sources
+from engine.cli.options import Verbs, add_verb, load_strategies, open_sources, read_config, words
+
+if TYPE_CHECKING:
+    from engine.app.daemon import Daemon
+    from engine.config import Config
 
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
-    add_verb(verbs, "run", run, "fold the built-in recording with a live view (the daemon is to come)")
+    run = add_verb(
+        verbs, "run", run_daemon, "start the daemon: feeds, journal, features, strategies, HTTP and the page"
+    )
+    run.add_argument(
+        "--feeds", type=words, metavar="A,B", help="replay (the built-in recording), binance; default: feeds.run"
+    )
+    run.add_argument("--data", type=Path, metavar="DIR", help="journal, snapshots and log; default: data.dir")
+    run.add_argument(
+        "--warm",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="first fold these recorded ticks as history: no strategy hears of them (repeat it for more)",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Fold the built-in recording. SIGTERM ends it as SIGINT does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options.sources, options.speed, options.digest = [], None, True
-    options.start = options.stop = options.until_sequence = None
-    options.symbols = ()
-    return fold_sources(options)
+def run_daemon(options: argparse.Namespace) -> int:
+    """Run the daemon until SIGINT or SIGTERM; a second one ends it at once."""
+    import asyncio
+
+    import uvloop
+
+    from engine.app.daemon import Daemon
+    from engine.log import close_daemon, configure_daemon
+
+    config = _configured(options, read_config(options))
+    warm = open_sources(options.warm) if options.warm else []
+    daemon: Daemon | None = None
+    folder = Path(config.data.dir)
+    log = configure_daemon(
+        Path(config.log.file) if config.log.file else folder / "log.jsonl",
+        file_bytes=config.log.file_mib << 20,
+        verbose=options.verbose,
+        sequence=lambda: daemon.sequence() if daemon is not None else 0,
+    )
+    daemon = Daemon(
+        config, lambda: load_strategies(config), log=log, warm=warm, ready=None if options.json else _say_where_it_is
+    )
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            code = runner.run(daemon.run())
+    finally:
+        close_daemon()
+    result = daemon.result()
+    if result is not None:
+        _print(options, daemon, result)
+    return code
+
+
+def _configured(options: argparse.Namespace, config: Config) -> Config:
+    """Apply the options that say the same as keys of the configuration."""
+    import msgspec
+
+    from engine.config import FeedsConfig
+    from engine.errors import ConfigError
+
+    if options.data is not None:
+        config = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, dir=str(options.data)))
+    if options.feeds is not None:
+        raw = {**msgspec.to_builtins(config.feeds), "run": options.feeds}
+        try:
+            config = msgspec.structs.replace(config, feeds=msgspec.convert(raw, FeedsConfig))
+        except msgspec.ValidationError as error:
+            raise ConfigError(
+                f"--feeds {','.join(options.feeds)}: expected some of replay, binance: {error}"
+            ) from error
+    return config
+
+
+def _say_where_it_is(daemon: Daemon) -> None:
+    assert daemon.server is not None
+    feeds = ", ".join(daemon.config.feeds.run) or "none"
+    recording = "  (a recording, served by the loopback exchange)" if "replay" in daemon.config.feeds.run else ""
+    lines = (
+        f"tickfold {daemon.version}",
+        f"  page       {daemon.server.url}",
+        f"  feeds      {feeds}{recording}",
+        f"  data       {daemon.folder.path}/   journal, snapshots, log.jsonl, token",
+        f"  reproduce  {_reproduce(daemon)}",
+        "  Ctrl-C stops it; the same command goes on from there",
+    )
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _reproduce(daemon: Daemon) -> str:
+    return f"tickfold replay {shlex.quote(str(daemon.folder.path))} --digest"
+
+
+def _print(options: argparse.Namespace, daemon: Daemon, result: dict[str, Any]) -> None:
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{result['inputs']:,} inputs folded, up to sequence {result['sequence']:,}; the digests are in {daemon.folder.digest}"
+    )
+    for name, value in result["digest"].items():
+        print(f"{name:<12}{value}")
+    print(f"the same again: {_reproduce(daemon)}")

@@ -1,0 +1,1 @@
+"""The daemon: builds everything, runs it on one loop, and puts it down again."""

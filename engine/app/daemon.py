@@ -1,0 +1,494 @@
+"""The daemon: recovers the fold, then lets feeds put inputs in, keeps them, serves what comes out, and stops without losing any.
+
+Everything runs on one loop. What is slow (disks, compression, hashing of snapshots) runs in threads and cannot reach back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from engine.app.keeper import Keeper
+from engine.app.recording import Recording
+from engine.clock import LiveClock
+from engine.config import Config
+from engine.errors import ConfigError, EngineError, JournalError, ServiceError
+from engine.events import Command, Configured, Heartbeat, History
+from engine.fold import Fold
+from engine.health import Digested, FeedHealth, JournalHealth, SnapshotHealth
+from engine.intake import Intake
+from engine.latency import Latency
+from engine.log import Reporter
+from engine.serving.server import Server, serve
+from engine.watchdog import Watchdog
+from feeds.live import Feed, binance_feed
+from replay.definition import definition_of, fold_config
+from replay.driver import build_fold
+from replay.history import fold_journal, restore_newest
+from replay.merge import merge
+from replay.sources import Source
+from store.folder import DataFolder, write_atomically
+from store.journal import Journal
+from store.journal_reader import scan
+
+if TYPE_CHECKING:
+    from store.export import Exporter
+
+NS_PER_S = 1_000_000_000
+TICK_S = 0.2
+"""How often the daemon looks whether something is due: a heartbeat, a digest, another try to journal."""
+RETRY_S = 2.0
+"""How often it tries to journal again after a failure."""
+STOP_S = 2.0
+"""How long each part may take to stop: a SIGTERM is to be done with within 5 s."""
+SWITCH_S = 0.0005
+"""A thread gives way to the loop after this long; Python's own 5 ms would be the worst latency there is."""
+
+
+class Daemon:
+    """One daemon over one data folder. `run` returns its exit code."""
+
+    def __init__(
+        self,
+        config: Config,
+        strategies: Callable[[], list[Any]],
+        *,
+        log: Any,
+        warm: Sequence[Source] = (),
+        ready: Callable[[Daemon], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.version = version("tickfold")
+        self.folder = DataFolder(Path(config.data.dir))
+        self.clock = LiveClock()
+        self.started = self.clock.now()
+        self.latency = Latency()
+        self.server: Server | None = None
+        self._log = log
+        self._report = Reporter(log, True)
+        self._strategies = strategies
+        self._warm = warm
+        self._ready = ready
+        self._starting = "starting"
+        self._listeners: list[Callable[[Any], None]] = []
+        self._feeds: list[Feed] = []
+        self._recording: Recording | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._stop = asyncio.Event()
+        self._exit = 0
+        self._failure = ""
+        self._retry_at = 0.0
+        self._watchdog = Watchdog(config.watchdog.hold_ms, heard=self._held, lasting=self._held)
+        self._holds: deque[tuple[int, int, str]] = deque(maxlen=20)
+        self._result: dict[str, Any] | None = None
+        self.fold: Fold
+        self._intake: Intake
+        self._journal: Journal
+        self._keeper: Keeper
+        self._exporter: Exporter | None = None
+
+    # -- what the HTTP side asks (engine.serving.host.Host)
+
+    def starting(self) -> str:
+        return self._starting
+
+    def feeds(self) -> list[FeedHealth]:
+        return [health for feed in self._feeds for health in feed.health()]
+
+    def journal(self) -> JournalHealth:
+        journal, is_kept = self._journal, self._intake.journal is not None
+        return JournalHealth(
+            state="journaling" if is_kept else "not journaling",
+            folder=str(self.folder.journal),
+            sequence=journal.next_sequence - 1,
+            synced=journal.synced,
+            bytes_written=journal.bytes_written,
+            segments=journal.segments,
+            detail=self._failure or (self._exporter.failure if self._exporter is not None else ""),
+        )
+
+    def snapshots(self) -> SnapshotHealth:
+        return self._keeper.health()
+
+    def holds(self) -> list[tuple[int, int, str]]:
+        return list(self._holds)
+
+    def digest(self) -> Digested:
+        return self._keeper.digest()
+
+    def listen(self, hear: Callable[[Any], None]) -> Callable[[], None]:
+        self._listeners.append(hear)
+        return lambda: self._listeners.remove(hear) if hear in self._listeners else None
+
+    def command(self, verb: str, target: str) -> Command:
+        if self._starting:
+            raise ConfigError(f"{verb} {target!r}: expected a daemon that is ready; it is {self._starting}")
+        now = self.clock.now()
+        try:
+            command = msgspec.convert(
+                {"type": "Command", "verb": verb, "target": target, "timestamp": now, "received": now}, Command
+            )
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"verb {verb!r}: {error}") from error
+        feed = self._feed_of(command)
+        numbered = self._intake.tell(command)
+        if verb == "snapshot":
+            self._keeper.wanted.set()
+        elif feed is not None and verb == "add_symbol":
+            feed.add(target.partition(":")[2])
+        elif feed is not None:
+            feed.remove(target.partition(":")[2])
+        return numbered
+
+    def _feed_of(self, command: Command) -> Feed | None:
+        """Return the feed that a command about a symbol is for. Raises ConfigError naming the exchanges there are."""
+        if command.verb not in ("add_symbol", "remove_symbol"):
+            return None
+        self.fold.check(command)
+        exchange = command.target.partition(":")[0]
+        for feed in self._feeds:
+            if feed.exchange == exchange:
+                return feed
+        known = ", ".join(feed.exchange for feed in self._feeds) or "none"
+        raise ConfigError(f"{command.verb} {command.target!r}: no feed of {exchange}; there are feeds of {known}")
+
+    # -- life
+
+    async def run(self) -> int:
+        """Run until a signal. Returns the exit code; raises EngineError for what keeps it from starting."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+        sys.setswitchinterval(SWITCH_S)
+        self.folder.acquire()
+        try:
+            await self._start()
+            await self._stop.wait()
+            return self._exit
+        finally:
+            await self._finish()
+            self.folder.release()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            os._exit(128 + signal.SIGTERM)  # asked a second time: at once
+        self._stop.set()
+
+    async def _start(self) -> None:
+        config = self.config
+        self._journal = Journal.open(
+            self.folder.journal,
+            segment_bytes=config.journal.segment_mib << 20,
+            fsync=config.journal.fsync,
+            fsync_ms=config.journal.fsync_ms,
+            retention_bytes=config.journal.retention_mib << 20,
+            created=self.clock.now(),
+        )
+        if self._journal.torn is not None:
+            self._log.warning("torn tail cut", **msgspec.to_builtins(self._journal.torn, enc_hook=str))
+        strategies = self._strategies()
+        self.fold = build_fold(config, strategies, digests=True, begins=False)
+        definition = definition_of(config, self.fold.features, strategies)  # type: ignore[arg-type]
+        self._intake = Intake(
+            self.fold,
+            None,
+            clock=self.clock,
+            later=asyncio.get_running_loop().call_soon,
+            failed=self._cannot_journal,
+            latency=self.latency,
+            shed_behind_ns=config.feeds.shed_behind_ms * 1_000_000,
+        )
+        self._keeper = self._new_keeper(definition, 0)
+        self._watchdog.start()
+        self.server = await serve(self)
+        await self._recover(definition)
+        if self._stop.is_set():
+            return
+        self._intake.journal = self._journal
+        self.fold.report = self._hear
+        await self._warm_up()
+        await self._start_feeds()
+        if config.journal.export:
+            from store.export import Exporter  # Arrow costs a start a fifth of a second
+
+            self._exporter = Exporter(self.folder.journal, self.folder.ticks)
+            self._exporter.start()
+        self._spawn(self._keeper.run(config.snapshots.every_s, lambda: self._intake.journal is not None))
+        self._spawn(self._look_after())
+        gc.collect()
+        gc.freeze()
+        self._starting = ""
+        self._log.info("ready", sequence=self.fold.sequence(), url=self.server.url, data=str(self.folder.path))
+        if self._ready is not None:
+            self._ready(self)
+
+    def _new_keeper(self, definition: str, configured: int) -> Keeper:
+        return Keeper(
+            self.fold,
+            self.folder,
+            self._journal,
+            clock=self.clock,
+            keep=self.config.snapshots.keep,
+            definition=definition,
+            configured=configured,
+            checkpoint_inputs=self.config.journal.checkpoint_inputs,
+            exported=lambda: None if self._exporter is None else self._exporter.exported,
+            warn=lambda text: self._log.warning("snapshot failed", error=text),
+        )
+
+    async def _recover(self, definition: str) -> None:
+        """Make the fold what it was: the newest good snapshot and the journal after it, or the whole journal."""
+        last = self._journal.next_sequence - 1
+        began = time.perf_counter()
+        found = restore_newest(self.fold, self.folder, definition, last, self._passed_over)
+        configured: Configured | None = None
+        begins = 1
+        if found is None:
+            if last:
+                begins = scan(self.folder.journal).first_sequence
+            self.fold.start()
+            self.fold.ingress.next_sequence = begins
+        restored = self.fold.ingress.next_sequence - 1
+        for sequence in fold_journal(self.fold, self.folder.journal):
+            done = (sequence - restored) / max(last - restored, 1)
+            self._starting = f"folding the journal: {done:.0%}"
+            await asyncio.sleep(0)
+            if self._stop.is_set():
+                return
+        if self.fold.ingress.next_sequence != self._journal.next_sequence:
+            raise JournalError(
+                f"{self.folder.journal}: folded up to sequence {self.fold.ingress.next_sequence - 1}, expected {last}"
+            )
+        self.clock = LiveClock(max(self._journal.last_received, self.fold.now()) + 1)
+        self._intake.use_clock(self.clock)
+        if found is None:
+            now = self.clock.now()
+            self._intake.journal = self._journal
+            configured = self._intake.tell(Configured(fold_config(self.config), definition, begins, now, now))
+        self._keeper = self._new_keeper(definition, found.head.configured if found is not None else configured.sequence)  # type: ignore[union-attr]
+        if last:
+            seconds = time.perf_counter() - began
+            self._log.info(
+                "recovered", snapshot=restored if found is not None else 0, inputs=last - restored, seconds=round(seconds, 3),
+            )  # fmt: skip
+            if found is None and begins > 1:
+                self._log.warning(
+                    "history is gone",
+                    begins=begins,
+                    hint="values are NaN until they are warm: no snapshot fits what is computed now",
+                )
+
+    def _passed_over(self, why: str) -> None:
+        self._log.warning("snapshot passed over", reason=why)
+
+    async def _warm_up(self) -> None:
+        """Fold recorded ticks as history, before the first tick of a feed. A folder that knows of inputs has its history."""
+        fresh = self.fold.folded == 0
+        if self.fold.is_history:
+            self._tell_history("ends", "interrupted", self.clock.now())
+            self._log.warning("history was interrupted", hint="what was folded of it stays; the rest is missing")
+        elif self._warm and not fresh:
+            self._log.warning(
+                "not warmed", hint=f"{self.folder.path} holds inputs already, and history would come after them"
+            )
+        if not self._warm or not fresh:
+            return
+        name = ", ".join(source.name for source in self._warm)
+        self._starting = f"folding history: {name}"
+        blocks = (block for block in merge([source.blocks(self.fold.keys) for source in self._warm]) if len(block))
+        for count, block in enumerate(blocks):
+            if not count:
+                # Recorded ticks were received when they were recorded, and so was the news that they come.
+                self._tell_history("begins", name, int(block.received[0]))
+            self._intake.admit(block)
+            await asyncio.sleep(0)
+            if self._stop.is_set():
+                break
+        if self.fold.is_history:
+            self._tell_history("ends", name, self.clock.now())
+        self._log.info("warmed", source=name, inputs=self.fold.folded)
+
+    def _tell_history(self, phase: Literal["begins", "ends"], source: str, received: int) -> None:
+        self._intake.tell(History(phase, source, received, received))
+
+    async def _start_feeds(self) -> None:
+        config = self.config
+        names = config.feeds.run
+        if {"replay", "binance"} <= set(names):
+            raise ConfigError(
+                "feeds.run: replay and binance: expected one of them, for the recording is of binance and has the same symbols"
+            )
+        for name in names:
+            binance, symbols = config.binance, list(config.feeds.symbols)
+            if name == "replay":
+                self._recording = Recording(config.feeds.replay_speed)
+                served = await self._recording.start()
+                port = int(served.url.rstrip("/").rpartition(":")[2])
+                self._spawn(self._recording.watch(port, self._exchange_ended))
+                binance = msgspec.structs.replace(binance, websocket=served.url)
+                symbols = list(served.symbols)
+            for target, is_wanted in self.fold.symbols.items():
+                exchange, _, symbol = target.partition(":")
+                if exchange == "binance" and is_wanted and symbol not in symbols:
+                    symbols.append(symbol)
+                elif exchange == "binance" and not is_wanted and symbol in symbols:
+                    symbols.remove(symbol)
+            feed = binance_feed(
+                binance, config.feeds, symbols, clock=self.clock, inbox=self._intake, seed=config.engine.seed,
+                recording=name == "replay",
+            )  # fmt: skip
+            self._feeds.append(feed)
+            self._spawn(feed.run())
+
+    def _exchange_ended(self, code: int) -> None:
+        self._log.error("the loopback exchange ended", code=code, hint="it is started again")
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """A part that ends by itself while the daemon runs has a defect: it is said, and the daemon stops rather than limp on."""
+        if task.cancelled() or self._stop.is_set():
+            return
+        error = task.exception()
+        self._log.error("a part of the daemon ended", part=task.get_coro().__qualname__, exc_info=error)  # type: ignore[union-attr]
+        self._exit = 1
+        self._stop.set()
+
+    async def _look_after(self) -> None:
+        """Do what is due: heartbeats, digests in the journal, another try to journal."""
+        heartbeat_ns = round(self.config.feeds.heartbeat_s * NS_PER_S)
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self.clock.now()
+            if now - self._intake.newest >= heartbeat_ns and not self._intake.waiting:
+                self._intake.offer([Heartbeat(now, now)])
+            if self._intake.journal is not None:
+                try:
+                    self._keeper.note_digest()
+                except JournalError as error:
+                    self._intake.journal = None
+                    if not self._cannot_journal(error):
+                        self._intake.stopped = True
+            elif self._failure and time.monotonic() >= self._retry_at:
+                self._journal_again()
+
+    # -- trouble
+
+    def _held(self, when: int, how_long: int, what: str) -> None:
+        self._holds.append((when, how_long, what))
+        self._log.warning("loop held", ms=round(how_long / 1e6, 1), by=what)
+
+    def _cannot_journal(self, error: JournalError) -> bool:
+        """The journal cannot be written. Returns whether to fold on without it."""
+        self._failure = str(error)
+        self._retry_at = time.monotonic() + RETRY_S
+        if self.config.journal.on_failure == "continue":
+            self._log.error(
+                "not journaling",
+                error=str(error),
+                hint="inputs are folded and not kept until the disk takes them again",
+            )
+            return True
+        self._log.error("stopping", error=str(error), hint='journal.on_failure = "stop"')
+        self._exit = 3
+        self._stop.set()
+        return False
+
+    def _journal_again(self) -> None:
+        """Try to journal again: a break record and a snapshot first, digests anew."""
+        self._retry_at = time.monotonic() + RETRY_S
+        sequence = self.fold.ingress.next_sequence
+        try:
+            self._journal.resume(sequence, self._failure)
+            for digests in self.fold.digests.values():
+                digests.clear()
+            self._keeper.take_at_once()
+        except JournalError as error:
+            self._failure = str(error)
+            return
+        self._intake.journal = self._journal
+        self._failure = ""
+        self._log.warning(
+            "journaling again", sequence=sequence, hint="what came meanwhile was folded, and is not in the journal"
+        )
+
+    def _hear(self, event: Any) -> None:
+        self._report(event)
+        for hear in tuple(self._listeners):
+            hear(event)
+
+    # -- the end
+
+    async def _finish(self) -> None:
+        """Stop in the order of the flow: no new inputs, fold what waits, keep the state, say what it is."""
+        self._log.info("stopping")
+        for feed in self._feeds:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(feed.stop(), STOP_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._recording is not None:
+            await self._recording.stop()
+        self._watchdog.stop()
+        if hasattr(self, "_journal"):
+            await self._keep()
+        if self.server is not None:
+            await self.server.stop()
+        self._log.info("stopped", sequence=self.sequence())
+
+    async def _keep(self) -> None:
+        """Fold what waits, take a last snapshot, write the digests."""
+        try:
+            if hasattr(self, "_intake") and not self._starting and not self._intake.stopped:
+                self._intake.drain()
+                if self._intake.journal is not None:
+                    await self._keeper.take()
+                    self._write_digest()
+        except EngineError as error:
+            self._log.error(
+                "the last state was not kept", error=str(error), hint="the journal has all that leads to it"
+            )
+        finally:
+            if hasattr(self, "_keeper"):
+                self._keeper.close()
+            if self._exporter is not None:
+                self._exporter.stop()
+            self._journal.close()
+
+    def sequence(self) -> int:
+        """The sequence of the input being folded; 0 before there is a fold. Any thread may ask."""
+        return self.fold.sequence() if hasattr(self, "fold") else 0
+
+    def result(self) -> dict[str, Any] | None:
+        """What `tickfold replay DIR --digest --json` prints of the same inputs: the last that was kept, None if nothing was."""
+        return self._result
+
+    def _write_digest(self) -> None:
+        result = {
+            "inputs": self.fold.folded,
+            "sequence": self.fold.ingress.next_sequence - 1,
+            "digest": self.fold.digest(),
+        }
+        try:
+            write_atomically(self.folder.digest, msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+        except OSError as error:
+            raise ServiceError(f"{self.folder.digest}: {error.strerror}") from error
+        self._result = result

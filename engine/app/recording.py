@@ -1,0 +1,83 @@
+"""The loopback exchange as a child process: it serves the built-in recording to the same client that dials the real exchange.
+
+It ends with the daemon, however that ends: it watches its stdin, which the system closes when the daemon is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from engine.errors import ServiceError
+
+START_S = 20.0
+STOP_S = 2.0
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What the exchange says of itself in its first line."""
+
+    url: str
+    symbols: tuple[str, ...]
+
+
+class Recording:
+    """One child that serves a looping recording."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, port: int = 0) -> Served:
+        """Start it on a port (0: any that is free). Raises ServiceError with what it said if it does not come up."""
+        words = (
+            "exchange",
+            "--port",
+            str(port),
+            "--speed",
+            str(self._speed),
+            "--loop",
+            "--json",
+            "--until-stdin-closes",
+        )
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("TICKFOLD_")}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "engine", *words,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=None, env=environment, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), START_S)
+            return msgspec.json.decode(line, type=Served)
+        except (TimeoutError, msgspec.MsgspecError) as error:
+            await self.stop()
+            raise ServiceError(
+                f"the loopback exchange did not start: {error}; `tickfold exchange` shows why"
+            ) from error
+
+    async def watch(self, port: int, ended: Callable[[int], None]) -> None:
+        """Start it again on its port whenever it ends. `ended` hears its exit code."""
+        while self._process is not None:
+            code = await self._process.wait()
+            ended(code)
+            await asyncio.sleep(1.0)
+            with contextlib.suppress(ServiceError):
+                await self.start(port)
+
+    async def stop(self) -> None:
+        """End it."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

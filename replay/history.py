@@ -1,0 +1,171 @@
+"""A daemon's data folder as the past of a fold: where a state begins, what of the journal follows, and folding that.
+
+State at sequence N = what the configuration in force at N makes of the journal. Where all of the journal since that state began is
+there, it is folded from its beginning; where its start is gone, or inputs were not journaled in between, from the oldest snapshot after
+that. Digests are of the same rows either way: a snapshot holds their chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.block import Keys
+from engine.errors import JournalError, ReplayError
+from engine.events import Configured
+from engine.fold import TOLD, Fold
+from engine.ingress import Admitted
+from engine.state import restore
+from store.folder import DataFolder
+from store.journal_reader import CHUNK_RECORDS, Break, Checkpoint, read, scan
+from store.snapshot import Found, read_snapshot, snapshots
+
+
+@dataclass
+class Landmarks:
+    """What is said in a journal besides its inputs of the market, up to a sequence."""
+
+    first: int  # sequences of the oldest input that is kept, and of the newest
+    last: int
+    configured: list[Configured] = field(default_factory=list)
+    breaks: list[Break] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+
+    def configured_at(self, sequence: int) -> Configured:
+        """Return the configuration in force at a sequence. Raises ReplayError where what it was is gone."""
+        known = [one for one in self.configured if one.sequence <= sequence]
+        if not known:
+            raise ReplayError(
+                f"the configuration at sequence {sequence} is not in the journal, which begins at {self.first}"
+            )
+        return known[-1]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where to begin folding for the state at a sequence: behind `after`, at nothing or at a snapshot."""
+
+    configured: Configured
+    after: int
+    snapshot: Found | None
+
+
+def landmarks(folder: DataFolder, until: int | None = None) -> Landmarks:
+    """Read a journal through for its landmarks. Raises ReplayError if there is no journal, JournalCorruptError if it is not whole."""
+    if not folder.exists():
+        raise ReplayError(f"{folder.path}: expected a data folder of the daemon, with journal/ in it")
+    overview = scan(folder.journal)
+    last = overview.last_sequence if until is None else min(overview.last_sequence, until)
+    marks = Landmarks(overview.first_sequence, last)
+    for item in read(folder.journal, Keys(), until=last):
+        if isinstance(item, Configured):
+            marks.configured.append(item)
+        elif isinstance(item, Break):
+            marks.breaks.append(item)
+        elif isinstance(item, Checkpoint):
+            marks.checkpoints.append(item)
+    return marks
+
+
+def beginning(folder: DataFolder, marks: Landmarks, sequence: int) -> Beginning:
+    """Return where to begin for the state at a sequence.
+
+    Raises ReplayError that says what is gone if nothing of what is kept leads there.
+    """
+    configured = marks.configured_at(sequence)
+    # A configuration that came after a break was made of all that was kept, across the break; one that lived through it was not.
+    lived_through = [one.last_lost for one in marks.breaks if configured.sequence <= one.last_lost < sequence]
+    if not lived_through and marks.first <= configured.begins:
+        return Beginning(configured, configured.begins - 1, None)
+    oldest = max([configured.sequence, *lived_through])
+    for found in reversed(snapshots(folder.snapshots)):
+        if found.head.definition == configured.definition and oldest <= found.head.sequence <= sequence:
+            return Beginning(configured, found.head.sequence, found)
+    why = "inputs were not journaled" if lived_through else f"the journal begins at sequence {marks.first}"
+    raise ReplayError(
+        f"{folder.path}: the state at sequence {sequence} cannot be folded again: {why}, and no snapshot between {oldest} and there is kept"
+    )
+
+
+def begin(fold: Fold, found: Beginning, definition: str) -> None:
+    """Bring a fold that was not started to where folding begins. Raises ReplayError if it computes something else than the snapshot."""
+    if found.snapshot is None:
+        fold.start()
+        fold.ingress.next_sequence = found.after + 1
+        return
+    if definition != found.snapshot.head.definition:
+        raise ReplayError(
+            f"{found.snapshot.path}: made by another definition of features or strategies, and the journal before it is gone"
+        )
+    restore(fold, *read_snapshot(found.snapshot))
+
+
+def restore_newest(
+    fold: Fold, folder: DataFolder, definition: str, last: int, passed_over: Callable[[str], None]
+) -> Found | None:
+    """Make a fold that was not started what the newest good snapshot of its definition up to `last` was taken of; return that, or None.
+
+    `passed_over` hears why each newer one was not taken.
+    """
+    for found in snapshots(folder.snapshots, passed_over):
+        if found.head.sequence > last:
+            passed_over(f"{found.path}: it is newer than the journal, which ends at {last}")
+        elif found.head.definition != definition:
+            passed_over(f"{found.path}: made by another definition of features or strategies")
+        else:
+            try:
+                state, keys = read_snapshot(found)
+            except (OSError, JournalError) as error:
+                passed_over(str(error))
+                continue
+            restore(fold, state, keys)
+            return found
+    return None
+
+
+def fold_journal(
+    fold: Fold,
+    journal: Path,
+    *,
+    until: int | None = None,
+    stops: Sequence[int] = (),
+    pace: Callable[[int], None] | None = None,
+    rows: int = CHUNK_RECORDS,
+) -> Iterator[int]:
+    """Fold what follows in the journal; yield the sequence reached after each piece, at most `rows` inputs.
+
+    `stops`: sequences, ascending, behind which a piece ends. pace: called with the `received` of the first input of each piece. A gap
+    whose trade lies behind `until` is not folded either: the two are one step.
+    """
+    waiting = [stop for stop in stops if stop >= fold.ingress.next_sequence]
+    for item in read(journal, fold.keys, after=fold.ingress.next_sequence - 1, until=until, rows=rows):
+        if isinstance(item, Admitted):
+            for part in _cut(item, waiting):
+                if pace is not None and len(part.block):
+                    pace(int(part.received[0]))
+                fold.replay(part)
+                yield fold.ingress.next_sequence - 1
+        elif isinstance(item, Break):
+            # What came in between is lost to everybody: the state goes on, the digests start anew.
+            fold.ingress.next_sequence = item.last_lost + 1
+            for digests in fold.digests.values():
+                digests.clear()
+        elif isinstance(item, TOLD):
+            if item.sequence != fold.ingress.number():
+                raise JournalError(f"{type(item).__name__} {item.sequence}: expected {fold.ingress.next_sequence - 1}")
+            fold.obey(item)
+            yield item.sequence
+        while waiting and waiting[0] < fold.ingress.next_sequence:
+            waiting.pop(0)
+
+
+def _cut(admitted: Admitted, stops: Sequence[int]) -> Iterator[Admitted]:
+    """Cut behind each stop that lies within."""
+    start = 0
+    for stop in stops:
+        end = int(admitted.sequence.searchsorted(stop, side="right"))
+        if start < end < len(admitted.block):
+            yield admitted.part(start, end)
+            start = end
+    yield admitted.part(start, len(admitted.block)) if start else admitted

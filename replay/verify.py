@@ -1,0 +1,245 @@
+"""Checks a data folder: what is on the disk is what was written, and folding it again gives what the daemon noted.
+
+First every record's checksum, the order of the sequences, and the segments against one another. Then each stretch of the journal that
+was folded by one configuration without a break is folded anew, and the digests at each checkpoint are compared with those that the
+daemon wrote there: the first difference is named by sequence and by kind of stream. Last the snapshots and `digest.json`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from engine.config import Config
+from engine.errors import EngineError, JournalCorruptError, JournalError, ReplayError
+from engine.fold import Fold
+from replay.definition import config_of, definition_of
+from replay.driver import build_fold
+from replay.history import Beginning, Landmarks, begin, beginning, fold_journal, landmarks
+from store.folder import DataFolder
+from store.journal_reader import scan
+from store.snapshot import read_snapshot, snapshots
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Where the journal and what was noted of it part."""
+
+    sequence: int
+    what: str  # features, signals, state, ...
+    recorded: str
+    folded: str
+    agreed_until: int  # the checkpoint before, at which all was equal; 0 if there was none
+
+
+class Stretch(msgspec.Struct):
+    """Inputs that one configuration folded without a break."""
+
+    first: int
+    last: int
+    checkpoints: int = 0
+    note: str = ""  # why it was not folded again, or what else a reader should know
+
+
+@dataclass
+class Verdict:
+    """What was found."""
+
+    folder: str
+    first: int = 0
+    last: int = 0
+    records: int = 0
+    segments: int = 0
+    torn: str = ""
+    corrupt: str = ""
+    file: str = ""
+    offset: int | None = None
+    difference: Difference | None = None
+    breaks: list[dict[str, Any]] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
+    snapshots: int = 0
+    bad_snapshots: list[str] = field(default_factory=list)
+    digest: str = ""  # what digest.json was: equal, of another sequence, missing
+
+    @property
+    def passed(self) -> bool:
+        return not self.corrupt and self.difference is None and not self.bad_snapshots
+
+    def to_builtins(self) -> dict[str, Any]:
+        """As one JSON document."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return {"passed": self.passed, **found}
+
+    def text(self) -> str:
+        """As lines for people."""
+        lines = [
+            f"{self.folder}: {self.records:,} records in {self.segments} segments, sequences {self.first:,} to {self.last:,}"
+        ]
+        if self.torn:
+            lines.append(f"torn tail: {self.torn}")
+        if self.corrupt:
+            lines.append(f"CORRUPT  {self.corrupt}")
+        for one in self.breaks:
+            lines.append(
+                f"not journaled: sequences {one['first']:,} to {one['last']:,} ({one['reason']}); digests start anew there"
+            )
+        for stretch in self.stretches:
+            lines.append(
+                f"folded again: {stretch.first:,} to {stretch.last:,}, {stretch.checkpoints} checkpoints"
+                + (f"; {stretch.note}" if stretch.note else "")
+            )
+        lines += [f"BAD SNAPSHOT  {reason}" for reason in self.bad_snapshots]
+        if self.snapshots:
+            lines.append(f"{self.snapshots} snapshots are what was written")
+        if self.digest:
+            lines.append(f"digest.json: {self.digest}")
+        if self.difference is not None:
+            d = self.difference
+            lines.append(
+                f"DIFFERENT  {d.what} at sequence {d.sequence:,}: recorded {d.recorded}, folded {d.folded}; "
+                + (f"equal at {d.agreed_until:,}" if d.agreed_until else "no checkpoint before it")
+            )
+        lines.append("verified" if self.passed else "NOT VERIFIED")
+        return "\n".join(lines)
+
+
+def verify(
+    folder: DataFolder,
+    config: Config,
+    strategies: Callable[[Config], Sequence[Any]],
+    *,
+    use_journaled: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verdict:
+    """Check a folder. `use_journaled`: fold by the configuration that the journal holds, rather than by `config`.
+
+    progress: hears (inputs done, of how many). Raises ReplayError if there is no journal to verify.
+    """
+    verdict = Verdict(str(folder.path))
+    try:
+        if not folder.exists():
+            raise ReplayError(f"{folder.path}: expected a data folder of the daemon, with journal/ in it")
+        overview = scan(folder.journal)
+        verdict.first, verdict.last = overview.first_sequence, overview.last_sequence
+        verdict.records, verdict.segments = overview.records, len(overview.segments)
+        verdict.torn = str(overview.torn or "")
+        marks = landmarks(folder)
+    except JournalCorruptError as error:
+        verdict.corrupt, verdict.file, verdict.offset = str(error), str(error.path), error.offset
+        return verdict
+    verdict.breaks = [{"first": one.first_lost, "last": one.last_lost, "reason": one.reason} for one in marks.breaks]
+    _check_snapshots(folder, verdict)
+    noted = _noted(folder, marks, verdict)
+    total = sum(last - first + 1 for first, last in _stretches(marks))
+    done = 0
+    for first, last in _stretches(marks):
+        stretch = Stretch(first, last)
+        verdict.stretches.append(stretch)
+        try:
+            found = beginning(folder, marks, last)
+        except ReplayError as error:
+            stretch.note = f"not folded again: {error}"
+            continue
+        here = {sequence: digests for sequence, digests in noted.items() if first <= sequence <= last}
+        behind = done
+
+        def advance(reached: int, first: int = first, behind: int = behind) -> None:
+            if progress is not None:
+                progress(behind + max(reached - first + 1, 0), total)
+
+        try:
+            difference = _fold_again(folder, found, stretch, here, config, strategies, use_journaled, advance)
+        except JournalCorruptError as error:
+            verdict.corrupt, verdict.file, verdict.offset = str(error), str(error.path), error.offset
+            return verdict
+        except (JournalError, EngineError) as error:
+            verdict.corrupt = str(error)
+            return verdict
+        done += last - first + 1
+        if difference is not None:
+            verdict.difference = difference
+            return verdict
+    return verdict
+
+
+def _stretches(marks: Landmarks) -> list[tuple[int, int]]:
+    """Cut the journal where another configuration begins, and where inputs are missing."""
+    begins = sorted(
+        {marks.first, *(one.sequence for one in marks.configured), *(one.last_lost + 1 for one in marks.breaks)}
+    )
+    lost = {one.last_lost + 1: one.first_lost - 1 for one in marks.breaks}
+    ends = [lost.get(following, following - 1) for following in begins[1:]] + [marks.last]
+    return [(first, last) for first, last in zip(begins, ends, strict=True) if first <= last]
+
+
+def _noted(folder: DataFolder, marks: Landmarks, verdict: Verdict) -> dict[int, dict[str, str]]:
+    """Digests by the sequence at which they were noted: checkpoints, and the file that a clean stop writes."""
+    noted: dict[int, dict[str, str]] = {}
+    for checkpoint in marks.checkpoints:
+        noted.setdefault(checkpoint.sequence, {}).update(checkpoint.digests)
+    if folder.digest.is_file():
+        try:
+            final = msgspec.json.decode(folder.digest.read_bytes(), type=dict[str, Any])
+            sequence = int(final["sequence"])
+            verdict.digest = f"at sequence {sequence:,}"
+            if sequence <= marks.last:
+                noted.setdefault(sequence, {}).update(final["digest"])
+        except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            verdict.digest = f"cannot be read: {error}"
+    return noted
+
+
+def _check_snapshots(folder: DataFolder, verdict: Verdict) -> None:
+    for found in snapshots(folder.snapshots, verdict.bad_snapshots.append):
+        try:
+            read_snapshot(found)
+            verdict.snapshots += 1
+        except (OSError, JournalError) as error:
+            verdict.bad_snapshots.append(str(error))
+
+
+def _fold_again(
+    folder: DataFolder,
+    found: Beginning,
+    stretch: Stretch,
+    noted: dict[int, dict[str, str]],
+    config: Config,
+    strategies: Callable[[Config], Sequence[Any]],
+    use_journaled: bool,
+    advance: Callable[[int], None],
+) -> Difference | None:
+    """Fold one stretch from where it can be begun; return the first difference to what was noted."""
+    used = config_of(found.configured, config) if use_journaled else config
+    plugins = strategies(used)
+    fold = build_fold(used, plugins, digests=True, begins=False)
+    definition = definition_of(used, fold.features, plugins)  # type: ignore[arg-type]
+    if definition != found.configured.definition:
+        stretch.note = "features or strategies are defined otherwise now than when they were recorded"
+    begin(fold, found, definition)
+    if found.snapshot is not None:
+        text = f"begun at the snapshot of sequence {found.after:,}"
+        stretch.note = f"{stretch.note}; {text}" if stretch.note else text
+    agreed = 0
+    pieces = fold_journal(fold, folder.journal, until=stretch.last, stops=sorted(noted))
+    for sequence in itertools.chain((found.after,), pieces):
+        advance(sequence)
+        recorded = noted.get(sequence)
+        if recorded is None:
+            continue
+        stretch.checkpoints += 1
+        difference = _compare(fold, sequence, recorded, agreed)
+        if difference is not None:
+            return difference
+        agreed = sequence
+    return None
+
+
+def _compare(fold: Fold, sequence: int, recorded: dict[str, str], agreed: int) -> Difference | None:
+    for kind, value in recorded.items():
+        folded = fold.state_digest() if kind == "state" else fold.digests[kind].hexdigest()
+        if folded != value:
+            return Difference(sequence, kind, value, folded, agreed)
+    return None
