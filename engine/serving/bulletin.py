@@ -18,7 +18,6 @@ import numpy.typing as npt
 from engine.events import FeedStatus, Gap, HandlerFailed, Key, Parked, Refused, Resumed, Shed, Signal, WindowOverflow
 from engine.ingress import QUOTE, TRADE
 from engine.latency import Latency
-from engine.serving.closes import Closes
 from engine.serving.host import Host
 
 STATUS_NS = 400_000_000  # status parts are made anew no more often than this
@@ -29,7 +28,6 @@ SIGNALS = 100  # newest signals a key
 SIGNAL_KEYS = 1_024
 NEWS = 40  # newest gaps, refusals and the like
 TROUBLES = 1_024
-CLOSES_KEYS = 64  # more than can be looked at
 STRATEGIES = 100  # that the page lists
 FEEDS = 50
 MS = 1e-6  # ns to ms, as the page counts
@@ -45,15 +43,6 @@ class Sample:
     latency: npt.NDArray[np.int64]
 
 
-class ClosesByKey(OrderedDict[Key, Closes]):
-    """Closes of the keys that somebody looked at last."""
-
-    def __setitem__(self, key: Key, closes: Closes) -> None:
-        super().__setitem__(key, closes)
-        if len(self) > CLOSES_KEYS:
-            self.popitem(last=False)
-
-
 class Bulletin:
     """Listens to one daemon."""
 
@@ -65,7 +54,6 @@ class Bulletin:
         self.counts: dict[str, int] = {}
         self.last_signals: dict[str, Signal] = {}
         self.last_errors: dict[str, HandlerFailed | Parked] = {}
-        self.closes = ClosesByKey()
         self._signals: OrderedDict[Key, deque[tuple[int, Signal]]] = OrderedDict()
         self._samples: deque[Sample] = deque(maxlen=LATENCY_NS // SAMPLE_NS + 1)
         self._parts: dict[str, msgspec.Raw] = {}

@@ -36,7 +36,7 @@ import numpy.typing as npt
 from engine.events import Key
 from engine.ingress import TRADE
 from engine.serving.bulletin import MS, bulletin_of
-from engine.serving.closes import Closes, volumes
+from engine.serving.closes import closes, volumes
 from engine.serving.host import Host
 from store.ring import Rows
 
@@ -66,13 +66,13 @@ class Frames:
     def __init__(self, host: Host, exchange: str = "", symbol: str = "") -> None:
         self._host = host
         self._bulletin = bulletin_of(host)
+        self._ring_rows = host.config.store.ring_rows
         self._key: Key | None = (exchange, symbol) if exchange and symbol else None
         self._known: dict[str, msgspec.Raw] = {}  # parts as they were sent
         self._row = {BARS: 0, PRICES: 0}  # sequence of the newest row that was sent
         self._number = 0
         self._sent_at = 0
         self._sequence = 0
-        self._unknown = 0  # closes of bars that were sent as NaN
 
     def first(self) -> bytes:
         """Return a message with all that there is: as many rows as the ring holds."""
@@ -136,12 +136,12 @@ class Frames:
         said = {"ticks": self._ticks(ticks, self._rows(TICKS, exchange, symbol), columns)}
         bars = self._rows(BARS, exchange, symbol)
         if bars is not None:
-            said["bars"] = self._bars((exchange, symbol), bars, ticks, columns)
+            said["bars"] = self._bars(bars, ticks, columns)
         return said
 
     def _rows(self, view: str, exchange: str, symbol: str) -> Rows | None:
         features: Any = self._host.fold.features
-        return features.last(view, exchange, symbol, features.keep) if view in features.views else None
+        return features.last(view, exchange, symbol, self._ring_rows) if view in features.views else None
 
     def _ticks(self, ticks: Rows, technical: Rows | None, columns: list[Column]) -> dict[str, Any]:
         start = int(np.searchsorted(ticks.sequence, self._row[PRICES], side="right"))
@@ -152,24 +152,15 @@ class Frames:
             self._row[PRICES] = int(ticks.sequence[-1])
         return {"full": full, "skipped": len(ticks) - start - len(groups)}
 
-    def _bars(self, key: Key, bars: Rows, ticks: Rows, columns: list[Column]) -> dict[str, Any]:
-        features: Any = self._host.fold.features
-        kept = self._bulletin.closes.get(key)
-        if kept is None:
-            kept = self._bulletin.closes[key] = Closes(BAR_NS, features.keep)
+    def _bars(self, bars: Rows, ticks: Rows, columns: list[Column]) -> dict[str, Any]:
         start = int(np.searchsorted(bars.sequence, self._row[BARS], side="right"))
         full = self._row[BARS] == 0
-        if not full and start == len(bars):
-            return {"full": False, "skipped": 0}
-        closes = kept.fill(bars, ticks)
-        unknown = int(np.isnan(closes).sum())
-        if unknown < self._unknown:
-            start, full = 0, True  # history has become known: the viewer gets it whole
-        self._unknown = unknown
+        if start == len(bars):
+            return {"full": full, "skipped": 0}
         groups = _groups(start, len(bars), None if full else ROWS)
-        _append(columns, "bars", bars, groups, closes, volumes(bars, ticks, BAR_NS, features.keep), bars)
-        if len(bars):
-            self._row[BARS] = int(bars.sequence[-1])
+        prices, volume = closes(bars, ticks, BAR_NS), volumes(bars, ticks, BAR_NS, self._ring_rows)
+        _append(columns, "bars", bars, groups, prices, volume, bars)
+        self._row[BARS] = int(bars.sequence[-1])
         return {"full": full, "skipped": len(bars) - start - len(groups)}
 
 

@@ -1,6 +1,6 @@
 // One pane drawn by hand, for where uPlot is not installed: the same curves, axes and marks, without zoom.
 
-import { AXIS, TIMES, decorate, roundTimes, roundValues, scaleOf, timeLabels, valuesOf } from "./panes.js";
+import { AXIS, TIMES, decorate, roundTimes, roundValues, timeLabels, valueLabels, valuesOf } from "./panes.js";
 
 const TOP = 6;
 const BOTTOM = 4;
@@ -67,7 +67,6 @@ export class CanvasChart {
 
   axes(context, at, low, high, height) {
     const { pane, model, ratio, colour } = this;
-    const scale = scaleOf(low, high);
     context.font = `${11 * ratio}px ${colour("--font")}`;
     context.fillStyle = colour("--muted");
     context.strokeStyle = colour("--grid");
@@ -80,14 +79,15 @@ export class CanvasChart {
       context.lineTo(toX, toY);
       context.stroke();
     };
-    for (const value of pane.splits ?? roundValues(low, high, pane.ticks ?? at.height / ratio / 52)) {
-      const y = Math.round(at.y(value)) + 0.5;
+    const values = pane.splits ?? roundValues(low, high, pane.ticks ?? at.height / ratio / 52);
+    valueLabels(pane, values, low, high, at.height / ratio, model).forEach((label, index) => {
+      const y = Math.round(at.y(values[index])) + 0.5;
       rule(at.left, y, at.left + at.width, y);
-      context.fillText(pane.format(value, scale), at.left + at.width + 8 * ratio, y);
-    }
+      context.fillText(label, at.left + at.width + 8 * ratio, y);
+    });
     const times = roundTimes(model.view.min, model.view.max, at.width / ratio);
     context.textAlign = "center";
-    timeLabels(times).forEach((label, index) => {
+    timeLabels(times, (ms) => at.x(ms) / ratio, at.width / ratio).forEach((label, index) => {
       const x = Math.round(at.x(times[index])) + 0.5;
       rule(x, at.top, x, at.top + at.height);
       if (this.hasTimes) context.fillText(label, x, height - (TIMES / 2 - 2) * ratio);
@@ -102,7 +102,7 @@ export class CanvasChart {
     context.beginPath();
     let isDown = false;
     for (const row of rows) {
-      if (values[row] === null) isDown = false;
+      if (values[row] === null) isDown = isDown && curve.bridges === true;
       else if (isDown) context.lineTo(at.x(columns.time_ms[row]), at.y(values[row]));
       else {
         context.moveTo(at.x(columns.time_ms[row]), at.y(values[row]));

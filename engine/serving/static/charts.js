@@ -1,7 +1,7 @@
 // The charts: four panes over one axis of time, with one crosshair through all of them, their legends, and tips over signals.
 
 import { CanvasChart } from "./canvas_chart.js";
-import { AXIS, PANES, TIMES, colours, scaleOf } from "./panes.js";
+import { AXIS, PANES, colours, scaleOf } from "./panes.js";
 import { fixed, make, put, short, signed, time } from "./text.js";
 import { UPlotChart } from "./uplot_chart.js";
 
@@ -9,7 +9,7 @@ const NEAR = 12; // px within which a pointer touches a mark
 const ROOM = 0.02; // of the width, right of the newest row
 
 export class Charts {
-  /** `model` is what is drawn: {series, signals, strategies, hidden, price, places, title, interval}. */
+  /** `model` is what is drawn: {series, signals, strategies, hidden, price, places, interval}. */
   constructor(root, tip, model, { onZoom }) {
     this.root = root;
     this.tip = tip;
@@ -74,6 +74,11 @@ export class Charts {
   fit() {
     const times = this.model.series.columns.time_ms;
     const { view } = this.model;
+    // What was zoomed to has left the rows that are kept.
+    if (this.zoomed && !(times[0] < this.zoomed[1])) {
+      this.zoomed = null;
+      this.onZoom(false);
+    }
     if (this.zoomed) [view.min, view.max] = this.zoomed;
     else if (times.length) {
       const last = times[times.length - 1];
@@ -178,7 +183,7 @@ export class Charts {
   // -- legends
 
   legend({ pane, legend, cells }, row) {
-    const { series, places, title } = this.model;
+    const { series, places, interval } = this.model;
     const value = (name) => (row >= 0 ? series.columns[name][row] : null);
     const write = (name, text, className = "") => {
       let cell = cells.get(name);
@@ -187,9 +192,9 @@ export class Charts {
       put(cell, text);
     };
     if (pane === PANES.price) {
-      write("title", title, "strong");
+      write("title", interval === "bars" ? "Close" : "Price", "strong");
       write("price", fixed(value("price"), places), "of-price");
-      write("bands", "Bollinger 20, 2");
+      write("bands", "Bollinger 20, 2", "of-bands");
       for (const name of ["upper", "middle", "lower"]) write(name, fixed(value(name), places), "of-band");
     } else if (pane === PANES.volume) {
       write("title", "Volume", "strong");
@@ -217,5 +222,3 @@ export function word(value) {
   if (value < 0) return value <= -1 ? "SELL" : `SELL ${signed(value, 2)}`;
   return "FLAT";
 }
-
-export { AXIS, TIMES };

@@ -52,7 +52,6 @@ class Page {
       hidden: new Set(),
       price: null,
       places: 2,
-      title: "",
       interval: "ticks",
     };
     this.status = new Status({
@@ -119,6 +118,7 @@ class Page {
     }
     if (header.strategies) this.model.strategies = header.strategies.map((strategy) => strategy.name);
     this.status.hear(header);
+    this.status.age(this.now());
     this.model.signals = this.status.signals;
     this.want();
   }
@@ -185,7 +185,6 @@ class Page {
     model.interval = this.chosen ?? most;
     model.series = this.series[model.interval];
     model.price = this.newest?.price ?? null;
-    model.title = this.key?.symbol ?? "";
     for (const input of document.querySelectorAll("#interval input")) input.checked = input.value === model.interval;
     this.charts.draw();
     if (!header) return;

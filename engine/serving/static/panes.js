@@ -15,7 +15,7 @@ export const PANES = {
       { column: "upper", colour: "--band", width: 1 },
       { column: "lower", colour: "--band", width: 1 },
       { column: "middle", colour: "--band-middle", width: 1, dash: [3, 3] },
-      { column: "price", colour: "--price", width: 1.5, isMain: true },
+      { column: "price", colour: "--price", width: 1.5, bridges: true },
     ],
     fill: { upper: 0, lower: 1, colour: "--band-fill" },
     range: (low, high) => padded(low, high, 0.1),
@@ -34,7 +34,7 @@ export const PANES = {
   },
   rsi: {
     name: "RSI 14",
-    lines: [{ column: "rsi", colour: "--rsi", width: 1.25, isMain: true }],
+    lines: [{ column: "rsi", colour: "--rsi", width: 1.25 }],
     range: () => [0, 100],
     splits: [30, 50, 70],
     guides: [30, 70],
@@ -50,7 +50,7 @@ export const PANES = {
       { column: "histogram", colour: "--down-soft", values: signOf((value) => value < 0) },
     ],
     lines: [
-      { column: "macd", colour: "--macd", width: 1.25, isMain: true },
+      { column: "macd", colour: "--macd", width: 1.25 },
       { column: "signal", colour: "--signal", width: 1.25 },
     ],
     range: (low, high) => padded(Math.min(low ?? 0, 0), Math.max(high ?? 0, 0), 0.12),
@@ -105,12 +105,25 @@ export function roundTimes(low, high, width) {
   return found;
 }
 
-export function timeLabels(times) {
+/** How they are written; one that would run over an edge is not. `at` gives the place of a time, px of `width`. */
+export function timeLabels(times, at, width) {
   const fine = times.length > 1 && times[1] - times[0] < 1000;
-  return times.map((ms) => new Date(ms).toISOString().slice(11, fine ? 21 : 19));
+  return times.map((ms) => {
+    const x = at(ms);
+    return x < 28 || x > width + AXIS - 28 ? "" : new Date(ms).toISOString().slice(11, fine ? 21 : 19);
+  });
 }
 
-/** What the pane's numbers are written with. */
+/** How values beside a pane are written: not where the tag of the newest value lies. `height` of the plot in px. */
+export function valueLabels(pane, values, low, high, height, model) {
+  if (!model.series.rows) return values.map(() => "");
+  const scale = scaleOf(low, high);
+  const tagged = tagValue(pane, model);
+  const reach = ((high - low) / height) * 15;
+  return values.map((value) => (tagged !== null && Math.abs(value - tagged) < reach ? "" : pane.format(value, scale)));
+}
+
+/** With how many decimals prices between two limits are written. */
 export function scaleOf(low, high) {
   return { places: Math.min(decimals(high), decimals(high, (high - low) / 40 || 0)) };
 }
@@ -122,8 +135,11 @@ export function scaleOf(low, high) {
 export function decorate(context, pane, at, model, colour) {
   context.save();
   if (pane.guides) guides(context, pane, at, colour);
-  const marks = pane === PANES.price ? drawMarks(context, at, model, colour) : [];
   if (pane.tag) tag(context, pane, at, model, colour);
+  context.beginPath();
+  context.rect(at.left, at.top, at.width, at.height);
+  context.clip();
+  const marks = pane === PANES.price ? drawMarks(context, at, model, colour) : [];
   context.restore();
   return marks;
 }
@@ -153,6 +169,7 @@ function drawMarks(context, at, model, colour) {
     const price = series.columns.price[series.nearest(signal.at_ms)];
     if (price == null) continue;
     const x = at.x(signal.at_ms);
+    if (x < at.left + size) continue;
     const side = Math.sign(signal.value);
     const y = Math.min(Math.max(at.y(price) + side * size * 2.4, at.top + size), at.top + at.height - size);
     const paint = colour(side > 0 ? "--up" : side < 0 ? "--down" : "--muted");
@@ -175,25 +192,33 @@ function drawMarks(context, at, model, colour) {
   return found;
 }
 
+function tagValue(pane, model) {
+  if (!pane.tag) return null;
+  return (pane.tag === "price" ? model.price : null) ?? model.series.newest(pane.tag);
+}
+
 /** The newest value, written over the axis. */
 function tag(context, pane, at, model, colour) {
   const line = pane.lines.find((found) => found.column === pane.tag);
-  const value = pane.tag === "price" ? (model.price ?? model.series.newest("price")) : model.series.newest(pane.tag);
-  if (value == null) return;
-  const y = Math.min(Math.max(at.y(value), at.top), at.top + at.height);
+  const value = tagValue(pane, model);
+  if (value === null) return;
   const { ratio } = at;
   const height = 17 * ratio;
+  const level = at.y(value);
+  const y = Math.min(Math.max(level, at.top + height / 2), at.top + at.height - height / 2);
   const text = fixed(value, pane.tagPlaces ?? model.places);
-  context.strokeStyle = colour(line.colour);
-  context.globalAlpha = 0.45;
-  context.lineWidth = ratio;
-  context.setLineDash([ratio, 3 * ratio]);
-  context.beginPath();
-  context.moveTo(at.left, Math.round(y) + 0.5);
-  context.lineTo(at.left + at.width, Math.round(y) + 0.5);
-  context.stroke();
-  context.setLineDash([]);
-  context.globalAlpha = 1;
+  if (level >= at.top && level <= at.top + at.height) {
+    context.strokeStyle = colour(line.colour);
+    context.globalAlpha = 0.45;
+    context.lineWidth = ratio;
+    context.setLineDash([ratio, 3 * ratio]);
+    context.beginPath();
+    context.moveTo(at.left, Math.round(level) + 0.5);
+    context.lineTo(at.left + at.width, Math.round(level) + 0.5);
+    context.stroke();
+    context.setLineDash([]);
+    context.globalAlpha = 1;
+  }
   context.fillStyle = colour(line.colour);
   context.beginPath();
   context.roundRect(at.left + at.width + 2 * ratio, y - height / 2, (AXIS - 4) * ratio, height, 3 * ratio);

@@ -1,4 +1,4 @@
-// The panels at the side: strategies, signals, feeds, news, engine. Each is made anew when what it tells has changed; ages tick on.
+// The panels at the side: strategies, signals, feeds, events, engine. Each is made anew when what it tells has changed; ages tick on.
 
 import { word } from "./charts.js";
 import { ago, bytes, count, date, make, put, short, time } from "./text.js";
@@ -159,7 +159,7 @@ export class Status {
   listNews() {
     const newest = this.news.slice(-LISTED).reverse();
     if (!newest.length) {
-      body("news").replaceChildren(empty("Nothing was missed or refused."));
+      body("news").replaceChildren(empty("No gaps, refusals or failures."));
       return;
     }
     body("news").replaceChildren(

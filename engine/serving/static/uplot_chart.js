@@ -1,6 +1,11 @@
 // One pane drawn by uPlot, which zooms by dragging.
 
-import { AXIS, TIMES, decorate, roundTimes, roundValues, scaleOf, timeLabels, valuesOf } from "./panes.js";
+import { AXIS, TIMES, decorate, roundTimes, roundValues, timeLabels, valueLabels, valuesOf } from "./panes.js";
+
+/** The plot without its axes, css px. */
+function plotSize({ bbox }) {
+  return { width: bbox.width / devicePixelRatio, height: Math.max(bbox.height / devicePixelRatio, 1) };
+}
 
 export class UPlotChart {
   static canZoom = true;
@@ -12,7 +17,6 @@ export class UPlotChart {
     this.bars = pane.bars ?? [];
     const font = `11px ${colour("--font")}`;
     const grid = { stroke: colour("--grid"), width: 1 };
-    const scale = () => scaleOf(this.plot.scales.y.min, this.plot.scales.y.max);
     const options = {
       width: Math.max(root.clientWidth, 80),
       height: Math.max(root.clientHeight, 40),
@@ -32,8 +36,8 @@ export class UPlotChart {
           gap: 5,
           stroke: colour("--muted"),
           ticks: { show: false },
-          splits: (plot) => roundTimes(model.view.min, model.view.max, plot.width),
-          values: (_, splits) => (hasTimes ? timeLabels(splits) : splits.map(() => "")),
+          splits: (plot) => roundTimes(model.view.min, model.view.max, plotSize(plot).width),
+          values: (plot, splits) => (hasTimes ? timeLabels(splits, (ms) => plot.valToPos(ms, "x"), plotSize(plot).width) : splits.map(() => "")),
         },
         {
           font,
@@ -43,8 +47,8 @@ export class UPlotChart {
           gap: 8,
           stroke: colour("--muted"),
           ticks: { show: false },
-          splits: (plot, _, low, high) => pane.splits ?? roundValues(low, high, pane.ticks ?? plot.height / 52),
-          values: (_, splits) => splits.map((value) => pane.format(value, scale())),
+          splits: (plot, _, low, high) => pane.splits ?? roundValues(low, high, pane.ticks ?? plotSize(plot).height / 52),
+          values: (plot, splits) => valueLabels(pane, splits, plot.scales.y.min, plot.scales.y.max, plotSize(plot).height, model),
         },
       ],
       series: [
@@ -61,6 +65,7 @@ export class UPlotChart {
           stroke: colour(line.colour),
           width: line.width,
           dash: line.dash,
+          spanGaps: line.bridges ?? false,
           points: { show: false },
         })),
       ],
