@@ -21,10 +21,20 @@ from engine.fold import Told
 from engine.ingress import Admitted
 from store.record_code import compiled
 from store.records import CHECKPOINT, EVENT, GAP, KEY, KEYS_MAX, RECORD_BYTES, Break, Checkpoint, Words, parts_of
-from store.segment import HEADER_BYTES
-from store.segment_reader import BREAKS, CHUNK_RECORDS, Chunk, SegmentInfo, TornTail, decode, kind_of, walk
+from store.segment import HEADER_BYTES, Header
+from store.segment_reader import (
+    BREAKS,
+    CHUNK_RECORDS,
+    Chunk,
+    SegmentInfo,
+    SegmentReader,
+    TornTail,
+    decode,
+    kind_of,
+    walk,
+)
 
-__all__ = ["Break", "Checkpoint", "Overview", "SegmentInfo", "TornTail", "read", "scan"]
+__all__ = ["Break", "Checkpoint", "Overview", "SegmentInfo", "TornTail", "read", "read_segment", "scan"]
 
 INT64_MAX = int(np.iinfo(np.int64).max)
 EVENTS = msgspec.json.Decoder(Told)
@@ -98,6 +108,16 @@ def read(
                 break
         if inbox.is_done:
             break
+    yield from inbox.flush()
+
+
+def read_segment(path: Path, header: Header, keys: Keys, *, rows: int = CHUNK_RECORDS) -> Iterator[Admitted]:
+    """Yield the trades, quotes and gaps of one segment, as `read` does. Raises JournalCorruptError."""
+    inbox = _Inbox(keys, rows, 0, INT64_MAX)
+    for chunk in SegmentReader(path, header).chunks():
+        for found in inbox.take(chunk, path):
+            if isinstance(found, Admitted):
+                yield found
     yield from inbox.flush()
 
 

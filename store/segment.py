@@ -33,6 +33,8 @@ VERSION = 1
 _HEADER = struct.Struct("<8sIIqqqqq")
 _NAME = re.compile(r"(\d{20})\.seg")
 UNFINISHED_SUFFIX = ".tmp"
+REREADS = 3
+"""How often what looks damaged, in a segment that may be being written, is read again before that is believed."""
 ZEROS = bytes(1 << 20)
 force = getattr(os, "fdatasync", os.fsync)
 """Force a file's data to the disk; not every system has the cheaper of the two."""
@@ -101,6 +103,29 @@ def unpack_header(path: Path, page: bytes) -> Header:
             path, 16, f"first sequence {header.first_sequence}", f"{int(path.stem)}, as the file is named"
         )
     return header
+
+
+def header_of(path: Path) -> Header | None:
+    """Read a segment's header; None for a page of zeros, which a power cut leaves. A page that is being written is read again.
+
+    Raises JournalCorruptError, JournalError, and FileNotFoundError.
+    """
+    for tries in range(REREADS + 1):
+        try:
+            with path.open("rb", buffering=0) as file:
+                page = file.read(HEADER_BYTES)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise JournalError(f"{path}: {error.strerror}; expected a segment of the journal") from error
+        if not any(page):
+            return None
+        try:
+            return unpack_header(path, page)
+        except JournalCorruptError:
+            if tries == REREADS:
+                raise
+    raise AssertionError("unreachable")
 
 
 class OpenSegment:

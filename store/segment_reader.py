@@ -22,13 +22,11 @@ import numpy as np
 from engine.errors import JournalCorruptError, JournalError
 from store.record_code import BAD_CHECK, BAD_ORDER, COMPLETE, UNFINISHED, compiled
 from store.records import BREAK, KEYS_MAX, KINDS, RECORD_BYTES, WORDS, Break, Words, check_of, payload_of
-from store.segment import HEADER_BYTES, Header, list_segments, segment_name, unpack_header
+from store.segment import HEADER_BYTES, REREADS, Header, header_of, list_segments, segment_name
 
 CHUNK_RECORDS = 1 << 16
 """Records that are read at once: more than a group can hold."""
 PAGE_BYTES = 4096
-REREADS = 3
-"""How often a record that looks damaged in a segment still being written is read again before that is believed."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,16 @@ class SegmentReader:
         self.torn: TornTail | None = None
         self.follower: SegmentReader | None = None
         """The segment behind this one, where both are still open: a rotation was cut short."""
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nothing is appended to it any more."""
+        return self.header is not None and self.header.is_sealed
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no input, as far as it was read."""
+        return self.header is None or self.next_sequence == self.header.first_sequence
 
     def info(self) -> SegmentInfo:
         """What was found, once all chunks were read."""
@@ -281,9 +289,12 @@ def walk(folder: Path, after: int = 0, *, only_open: bool = False) -> Iterator[S
     # Newest first: segments are sealed oldest first, so one that is open now has none behind it that was sealed before.
     for path in reversed(paths):
         try:
-            readers.insert(0, SegmentReader(path, _header(path, is_newest=path is paths[-1])))
+            header = header_of(path)
         except FileNotFoundError:
             break  # retention has just deleted it and all before it
+        if header is None and path is not paths[-1]:
+            raise JournalCorruptError(path, 0, "zeros", "the header of a segment")
+        readers.insert(0, SegmentReader(path, header))
     for reader, follower in itertools.pairwise(readers):
         assert reader.header is not None
         if reader.header.is_sealed:
@@ -312,26 +323,6 @@ def walk(folder: Path, after: int = 0, *, only_open: bool = False) -> Iterator[S
         if reader.torn is not None:
             return
         expected = reader.next_sequence
-
-
-def _header(path: Path, *, is_newest: bool) -> Header | None:
-    """Read a segment's header; None for a newest segment whose header is zeros. A header that is being written is read again."""
-    for tries in range(REREADS + 1):
-        try:
-            with path.open("rb", buffering=0) as file:
-                page = file.read(HEADER_BYTES)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise JournalError(f"{path}: {error.strerror}; expected a segment of the journal") from error
-        if is_newest and not any(page):
-            return None
-        try:
-            return unpack_header(path, page)
-        except JournalCorruptError:
-            if tries == REREADS:
-                raise
-    raise AssertionError("unreachable")
 
 
 def _check_link(reader: SegmentReader, header: Header, expected: int) -> None:
