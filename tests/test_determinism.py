@@ -21,6 +21,7 @@ SHELL: dict[str, str] = {
     "replay/terminal.py": "the live view shows rates by the machine's clock",
     "engine/clock.py": "LiveClock: the one place where the machine's time comes in",
     "engine/log.py": "stamps what is logged",
+    "engine/watchdog.py": "measures how long the loop was held",
     "engine/jit.py": "times compilation, and keeps compiled code on disk",
     "engine/serving/security.py": "makes the token, which nobody may guess",
 }
