@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from engine.block import Keys
+from engine.block import Block, Keys
 from engine.clock import LiveClock
 from engine.config import Config, DataConfig, ServerConfig
 from engine.events import Command
@@ -59,7 +59,8 @@ class Daemon:
         **server: Any,
     ) -> None:
         self.config = Config(data=DataConfig(dir=str(folder)), server=ServerConfig(**{"port": 0, **server}))
-        self.clock = SetClock()
+        self.set_clock = SetClock()
+        self.clock: LiveClock = self.set_clock
         self.version = "0.0.1"
         self.latency = Latency()
         self.ears: list[Callable[[Any], None]] = []
@@ -67,7 +68,8 @@ class Daemon:
         self.feed = FEED
         self.journal_state = JournalHealth("journaling", str(folder / "journal"), 9, 7, 4_096, 1, "")
         self.command_error: Exception | None = None
-        chosen: Sequence[Any] = strategies or (MovingAverageCross(), OrderFlowImbalance())
+        built_in: Sequence[Any] = (MovingAverageCross(), OrderFlowImbalance()) if views is None else ()
+        chosen = strategies or built_in
         self.fold = build_fold(self.config, chosen, views=views, keys=Keys(), digests=True, report=self.report)
         self.started = self.clock.now()
 
@@ -124,15 +126,8 @@ class Daemon:
         return lambda: self.ears.remove(hear)
 
 
-@cache
-def _recorded() -> Any:
-    return recorded()
-
-
-def _same_keys(keys: Keys) -> tuple[Keys, Any]:
+def _same_keys(keys: Keys) -> tuple[Keys, Block]:
     """The fixture's rows, by numbers of these keys."""
-    import numpy as np
-
-    theirs, block = _recorded()
+    theirs, block = recorded()
     codes = np.array([keys.code(theirs[code]) for code in range(len(theirs))], np.int32)
     return keys, block.with_key(codes[block.key])

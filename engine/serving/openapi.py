@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from engine.serving.online import ENTITIES_MAX, FEATURES_MAX, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
+from engine.serving.online import ENTITIES_MAX, FEATURES_MAX, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, REFERENCE
 from engine.serving.operations import TARGET_CHARACTERS, VERBS
 from engine.serving.selection import ALL_TYPES
 
@@ -100,7 +100,11 @@ def _online() -> Schema:
     request = _object(
         {
             "features": _list(
-                {"type": "string", "description": "view:feature, or view@version:feature"},
+                {
+                    "type": "string",
+                    "pattern": f"^{REFERENCE.pattern}$",
+                    "description": "view:feature or view@version:feature",
+                },
                 minItems=1,
                 maxItems=FEATURES_MAX,
             ),
