@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.errors import FRAME_EXCERPT_CHARACTERS
-from feeds.connection import Acknowledged, Answer, Rejected, ShuttingDown, Unexpected
+from feeds.speech import Acknowledged, Answer, Rejected, ShuttingDown, Unexpected
 
 EXCHANGE: Final = "binance"
 STREAMS_A_REQUEST: Final = 200

@@ -1,7 +1,7 @@
 """One connection to an exchange as a state machine: what happened goes in, what is to be done comes out.
 
 It has no socket, no clock, no event loop and no random number of its own, so equal inputs give equal actions. What an exchange
-says and how it wants to be spoken to is its `StreamProtocol`'s; a shell (`feeds.live`) carries the actions out. Times are int ns of
+says and how it wants to be spoken to is its `StreamProtocol`'s; a shell (`feeds.link`) carries the actions out. Times are int ns of
 one clock that never goes back.
 
 connecting   dialled, not open yet
@@ -18,17 +18,29 @@ Messages that hold market data do not pass through here: the shell sets `last_he
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol, TypeAlias
-
-import msgspec
+from collections.abc import Iterable
 
 from feeds.backoff import Backoff
 from feeds.limits import DialLimit, RollingWindow
-
-State: TypeAlias = Literal["connecting", "subscribing", "live", "stale", "waiting", "failed", "stopped"]
-Status: TypeAlias = Literal["connected", "disconnected", "stalled", "recovered", "rate_limited", "failed"]
+from feeds.speech import (
+    Acknowledged,
+    Action,
+    Answer,
+    Close,
+    Dial,
+    Limits,
+    Note,
+    Pong,
+    Rejected,
+    Report,
+    Send,
+    ShuttingDown,
+    State,
+    Status,
+    StreamProtocol,
+    Wake,
+)
+from feeds.subscriptions import Subscriptions, few
 
 GOING_AWAY = 1001
 NORMAL = 1000
@@ -41,122 +53,6 @@ MARGIN_NS = 250_000_000
 """Added to the rolling second: what left apart may arrive together, and it is the exchange that counts."""
 NOTES = 20
 """Unexpected messages of one connection that are passed on; the others are only counted."""
-
-
-class Dial(msgspec.Struct, frozen=True):
-    """Open a socket to `url`; then call `opened`, `refused` or `failed`."""
-
-    url: str
-
-
-class Send(msgspec.Struct, frozen=True):
-    """Send a text message."""
-
-    text: str
-
-
-class Pong(msgspec.Struct, frozen=True):
-    """Answer a websocket ping with its own payload."""
-
-    payload: bytes
-
-
-class Close(msgspec.Struct, frozen=True):
-    """Close the socket, or break off the dial. What it would still bring is no longer waited for."""
-
-    code: int
-    reason: str
-
-
-class Wake(msgspec.Struct, frozen=True):
-    """Call `timer` at `at_ns`, unless an earlier call is asked for; a Wake replaces the one before it."""
-
-    at_ns: int
-
-
-class Report(msgspec.Struct, frozen=True):
-    """Tell the world: becomes a FeedStatus. An empty `symbol` speaks of the connection."""
-
-    status: Status
-    symbol: str
-    detail: str
-
-
-class Note(msgspec.Struct, frozen=True):
-    """Tell the log: something unexpected that changes nothing."""
-
-    detail: str
-
-
-Action: TypeAlias = Dial | Send | Pong | Close | Wake | Report | Note
-
-
-class Acknowledged(msgspec.Struct, frozen=True):
-    """The exchange accepts request `number`."""
-
-    number: int
-
-
-class Rejected(msgspec.Struct, frozen=True):
-    """The exchange turns a request down; `number` is None if it does not say which."""
-
-    number: int | None
-    reason: str
-
-
-class ShuttingDown(msgspec.Struct, frozen=True):
-    """The exchange is about to close this connection."""
-
-
-class Unexpected(msgspec.Struct, frozen=True):
-    """An answer that the protocol does not know: what was expected, and what came."""
-
-    detail: str
-
-
-Answer: TypeAlias = Acknowledged | Rejected | ShuttingDown | Unexpected
-
-
-class StreamProtocol(Protocol):
-    """How one exchange is spoken to. Pure; symbols are ours."""
-
-    exchange: str
-    batch: int
-    """Symbols that one request may name."""
-
-    def url(self) -> str:
-        """Where to dial."""
-
-    def subscribe(self, number: int, symbols: Sequence[str]) -> str:
-        """The text of request `number`."""
-
-    def unsubscribe(self, number: int, symbols: Sequence[str]) -> str:
-        """The text of request `number`."""
-
-    def read(self, frame: bytes) -> Answer | None:
-        """Read a well-formed message that holds no event; None if it is of no concern (heartbeats, unknown types)."""
-
-    def is_rate_limit(self, code: int, reason: str) -> bool:
-        """Whether a close with this code and reason says that we spoke or dialled too often."""
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """The times and rates that a connection keeps to."""
-
-    connect_ns: int
-    acknowledge_ns: int
-    silence_ns: int
-    backoff_first_ns: int
-    backoff_max_ns: int
-    stable_ns: int
-    """A connection that was live for so long has held: the waits begin anew."""
-    messages_a_second: int
-
-
-class _Request(msgspec.Struct):
-    subscribes: bool
-    symbols: tuple[str, ...]
-    sent_at: int
 
 
 class Connection:
@@ -185,15 +81,7 @@ class Connection:
         self._dials = dials
         self._backoff = Backoff(limits.backoff_first_ns, limits.backoff_max_ns, random)
         self._messages = RollingWindow(limits.messages_a_second, 1_000_000_000 + MARGIN_NS)
-        self._wanted = dict.fromkeys(symbols)
-        self._rejected: dict[str, None] = {}
-        # What this socket has been asked for, and what it still is to be asked.
-        self._asked: dict[str, None] = {}
-        self._to_add: dict[str, None] = {}
-        self._to_drop: dict[str, None] = {}
-        self._halves: deque[tuple[str, ...]] = deque()
-        self._open: dict[int, _Request] = {}
-        self._number = 0
+        self._subscriptions = Subscriptions(protocol, symbols)
         self._pong: bytes | None = None
         # Deadlines: at most one of the first two is set.
         self._dial_at: int | None = None
@@ -210,7 +98,7 @@ class Connection:
     @property
     def symbols(self) -> tuple[str, ...]:
         """What it is to be subscribed to, in the order in which it was asked for."""
-        return tuple(self._wanted)
+        return tuple(self._subscriptions.wanted)
 
     @property
     def is_open(self) -> bool:
@@ -220,13 +108,12 @@ class Connection:
     @property
     def waiting_messages(self) -> bool:
         """Whether something is to be said, and has to wait for the limit of messages a second."""
-        return bool(self._pong is not None or self._to_drop or self._to_add or self._halves)
+        return self._pong is not None or self._subscriptions.has_to_say
 
     def start(self, now: int) -> list[Action]:
         """Dial for the first time."""
         actions: list[Action] = []
         if self.state == "waiting" and self._dial_at is None:
-            self._down_since = now
             self._dial(now, actions)
         return self._done(now, actions)
 
@@ -240,8 +127,7 @@ class Connection:
         self.connected_at = self.last_heard = now
         self.reconnects += self._was_open
         self._was_open = True
-        self._to_add = dict(self._wanted)
-        self._rejected.clear()
+        self._subscriptions.begin()
         self._talk(now, actions)
         return self._done(now, actions)
 
@@ -254,7 +140,7 @@ class Connection:
         if answer is None:
             self.ignored += 1
         elif isinstance(answer, Acknowledged):
-            if self._open.pop(answer.number, None) is None:
+            if not self._subscriptions.acknowledge(answer.number):
                 self._note(f"request {answer.number} was acknowledged, which is not open", actions)
         elif isinstance(answer, Rejected):
             self._reject(answer, actions)
@@ -339,8 +225,7 @@ class Connection:
     def resume(self, now: int) -> list[Action]:
         """The shell reads again: the deadlines have moved by as long as it did not."""
         if self._held_since is not None:
-            for request in self._open.values():
-                request.sent_at += now - max(self._held_since, request.sent_at)
+            self._subscriptions.put_off(self._held_since, now)
             self.last_heard = now
             self._held_since = None
         return self._done(now, [])
@@ -348,13 +233,8 @@ class Connection:
     def add(self, symbols: Iterable[str], now: int) -> list[Action]:
         """Want these symbols too."""
         actions: list[Action] = []
-        for symbol in symbols:
-            if self.state == "stopped" or symbol in self._wanted:
-                continue
-            self._wanted[symbol] = None
-            self._to_drop.pop(symbol, None)
-            if self.is_open and symbol not in self._asked:
-                self._to_add[symbol] = None
+        for symbol in symbols if self.state != "stopped" else ():
+            self._subscriptions.add(symbol, ask=self.is_open)
         self._talk(now, actions)
         return self._done(now, actions)
 
@@ -362,13 +242,7 @@ class Connection:
         """No longer want these symbols."""
         actions: list[Action] = []
         for symbol in symbols:
-            if symbol not in self._wanted:
-                continue
-            del self._wanted[symbol]
-            self._to_add.pop(symbol, None)
-            self._rejected.pop(symbol, None)
-            if symbol in self._asked:
-                self._to_drop[symbol] = None
+            self._subscriptions.remove(symbol)
         self._talk(now, actions)
         return self._done(now, actions)
 
@@ -412,8 +286,8 @@ class Connection:
         """There is no socket any more: say so, and set the time of the next dial."""
         if self._live_since is not None and now - self._live_since >= self._limits.stable_ns and wait is None:
             self._backoff.reset()
-        if self.is_open:
-            self._down_since = now
+        if self._live_since is not None:
+            self._down_since = self.last_heard
         self._forget_socket()
         self.state = state
         wait = self._backoff.next_ns() if wait is None else wait
@@ -445,11 +319,11 @@ class Connection:
             said = f"nothing came for {_seconds(now - self.last_heard)}, not even a ping"
             self._lose(now, "stalled", said, actions, state="stale")
             return
-        oldest = self._oldest()
+        oldest = self._subscriptions.oldest
         if oldest is not None and oldest.sent_at + limits.acknowledge_ns <= now:
             verb = "subscribe" if oldest.subscribes else "unsubscribe"
             actions.append(Close(GOING_AWAY, f"no answer to a request to {verb}"))
-            said = f"no answer to a request to {verb} within {_seconds(limits.acknowledge_ns)}: {_few(oldest.symbols)}"
+            said = f"no answer to a request to {verb} within {_seconds(limits.acknowledge_ns)}: {few(oldest.symbols)}"
             self._lose(now, "disconnected", said, actions)
 
     def _talk(self, now: int, actions: list[Action]) -> None:
@@ -457,44 +331,21 @@ class Connection:
         if not self.is_open:
             return
         while self.waiting_messages and self._messages.free_at(now) == now:
-            message = self._next_message(now)
-            if message is not None:
+            if self._pong is not None:
                 self._messages.take(now)
-                actions.append(message)
-        asking = self._to_add or self._halves or any(request.subscribes for request in self._open.values())
-        if self.state == "subscribing" and not asking:
+                actions.append(Pong(self._pong))
+                self._pong = None
+            elif (text := self._subscriptions.next_request(now)) is not None:
+                self._messages.take(now)
+                actions.append(Send(text))
+        if self.state == "subscribing" and self._subscriptions.is_settled:
             self.state = "live"
             self._live_since = now
             self._welcome(now, actions)
 
-    def _next_message(self, now: int) -> Send | Pong | None:
-        """Take what is to be said next: a pong, what to drop, what to ask for again, what to add."""
-        if self._pong is not None:
-            pong, self._pong = Pong(self._pong), None
-            return pong
-        protocol, number = self._protocol, self._number + 1
-        if self._to_drop:
-            symbols = _take(self._to_drop, protocol.batch)
-            for symbol in symbols:
-                del self._asked[symbol]
-            text = protocol.unsubscribe(number, symbols)
-            subscribes = False
-        else:
-            symbols = self._halves.popleft() if self._halves else _take(self._to_add, protocol.batch)
-            # A half may have been removed, or removed and added again, while it waited.
-            symbols = tuple(symbol for symbol in symbols if symbol in self._wanted and symbol not in self._asked)
-            if not symbols:
-                return None
-            self._asked.update(dict.fromkeys(symbols))
-            text = protocol.subscribe(number, symbols)
-            subscribes = True
-        self._number = number
-        self._open[number] = _Request(subscribes, symbols, now)
-        return Send(text)
-
     def _welcome(self, now: int, actions: list[Action]) -> None:
-        accepted = len(self._wanted) - len(self._rejected)
-        said = f"live with {accepted} of {len(self._wanted)} symbols"
+        wanted, rejected = len(self._subscriptions.wanted), len(self._subscriptions.rejected)
+        said = f"live with {wanted - rejected} of {wanted} symbols"
         if self._was_live:
             said += f", after {_seconds(now - self._down_since)} without"
         status: Status = "recovered" if self._stalled else "connected"
@@ -502,34 +353,19 @@ class Connection:
         self._report(status, said, actions)
 
     def _reject(self, answer: Rejected, actions: list[Action]) -> None:
-        """Take a request for turned down. A batch is asked again in halves, so that one bad symbol does not cost the others."""
-        number = answer.number
-        if number is None and self._open:
-            number = min(self._open)  # answers come in the order of the requests
-        request = None if number is None else self._open.pop(number, None)
+        request = self._subscriptions.reject(answer.number)
         if request is None:
             self._note(f"an error that belongs to no open request: {answer.reason}", actions)
-            return
-        if not request.subscribes:
-            self._note(f"could not unsubscribe from {_few(request.symbols)}: {answer.reason}", actions)
-            return
-        symbols = tuple(symbol for symbol in request.symbols if symbol in self._wanted)
-        for symbol in request.symbols:
-            self._asked.pop(symbol, None)
-            self._to_drop.pop(symbol, None)
-        if len(symbols) > 1:
-            middle = len(symbols) // 2
-            self._halves.extend((symbols[:middle], symbols[middle:]))
-        for symbol in symbols if len(symbols) == 1 else ():
-            self._rejected[symbol] = None
-            self._report("failed", f"the exchange refuses to subscribe: {answer.reason}", actions, symbol)
+        elif not request.subscribes:
+            self._note(f"could not unsubscribe from {few(request.symbols)}: {answer.reason}", actions)
+        for symbol in request.symbols if request is not None else ():
+            if symbol in self._subscriptions.rejected:
+                self._report("failed", f"the exchange refuses to subscribe: {answer.reason}", actions, symbol)
 
     def _forget_socket(self) -> None:
         self._live_since = self._held_since = self._connect_by = self._pong = None
         self.connected_at = 0
-        for left in (self._asked, self._to_add, self._to_drop, self._open):
-            left.clear()
-        self._halves.clear()
+        self._subscriptions.forget()
 
     def _report(self, status: Status, detail: str, actions: list[Action], symbol: str = "") -> None:
         self.detail = f"{symbol}: {detail}" if symbol else detail
@@ -541,9 +377,6 @@ class Connection:
             self.detail = detail
             actions.append(Note(detail))
 
-    def _oldest(self) -> _Request | None:
-        return self._open[min(self._open)] if self._open else None
-
     def _done(self, now: int, actions: list[Action]) -> list[Action]:
         """Ask for a call of `timer` at the earliest deadline, unless one is due before it anyway."""
         deadlines: list[int] = []
@@ -554,7 +387,7 @@ class Connection:
         elif self.is_open:
             if self._held_since is None:
                 deadlines.append(self.last_heard + self._limits.silence_ns)
-                oldest = self._oldest()
+                oldest = self._subscriptions.oldest
                 if oldest is not None:
                     deadlines.append(oldest.sent_at + self._limits.acknowledge_ns)
             if self.waiting_messages:
@@ -565,18 +398,6 @@ class Connection:
                 self._wake = at
                 actions.append(Wake(at))
         return actions
-
-
-def _take(symbols: dict[str, None], most: int) -> tuple[str, ...]:
-    taken = tuple(symbols)[:most]
-    for symbol in taken:
-        del symbols[symbol]
-    return taken
-
-
-def _few(symbols: Sequence[str]) -> str:
-    shown = ", ".join(symbols[:3])
-    return shown if len(symbols) <= 3 else f"{shown} and {len(symbols) - 3} more"
 
 
 def _seconds(ns: int) -> str:

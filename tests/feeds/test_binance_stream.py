@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.errors import DecodeError
 from feeds.binance import BinanceDecoder
 from feeds.binance_stream import BinanceProtocol
-from feeds.connection import Acknowledged, Answer, Rejected, ShuttingDown, Unexpected
+from feeds.speech import Acknowledged, Answer, Rejected, ShuttingDown, Unexpected
 
 SPELLING = {"BTC/USDT": "BTCUSDT", "ETH/USDT": "ETHUSDT", "AR/BNB": "ARBNB"}
 

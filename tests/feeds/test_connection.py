@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeds.binance_stream import BinanceProtocol
-from feeds.connection import (
-    LONGEST_BAN_NS,
-    NOTES,
+from feeds.connection import LONGEST_BAN_NS, NOTES, Connection
+from feeds.limits import DialLimit
+from feeds.speech import (
     Acknowledged,
     Action,
     Answer,
     Close,
-    Connection,
     Dial,
     Limits,
     Note,
@@ -31,7 +30,6 @@ from feeds.connection import (
     Unexpected,
     Wake,
 )
-from feeds.limits import DialLimit
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -546,11 +544,27 @@ def play(world: Harness, steps: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
             world.tell(what, *arguments)
 
 
+ANYTHING = (st.lists(STEPS, max_size=80), st.integers(1, 4), st.integers(1, 6), st.integers(0, 3))
+
+
 @settings(max_examples=400)
-@given(st.lists(STEPS, max_size=80), st.integers(1, 4), st.integers(1, 6), st.integers(0, 3))
+@given(*ANYTHING)
 def test_whatever_happens_its_limits_hold_and_it_comes_back(
     steps: list[tuple[str, tuple[Any, ...]]], batch: int, dials: int, seed: int
 ) -> None:
+    comes_back(steps, batch, dials, seed)
+
+
+@pytest.mark.soak
+@settings(max_examples=20_000)
+@given(*ANYTHING)
+def test_whatever_happens_for_longer_its_limits_hold_and_it_comes_back(
+    steps: list[tuple[str, tuple[Any, ...]]], batch: int, dials: int, seed: int
+) -> None:
+    comes_back(steps, batch, dials, seed)
+
+
+def comes_back(steps: list[tuple[str, tuple[Any, ...]]], batch: int, dials: int, seed: int) -> None:
     world = Harness(SYMBOLS[:3], dials=dials, batch=batch, seed=seed)
     world.tell("start")
     play(world, steps)
@@ -566,7 +580,7 @@ def test_whatever_happens_its_limits_hold_and_it_comes_back(
         world.spend(S)
     world.acknowledge()
     assert world.state == "live"
-    refused = set(world.machine._rejected)
+    refused = set(world.machine._subscriptions.rejected)
     assert world.subscribed == set(world.machine.symbols) - refused
 
 

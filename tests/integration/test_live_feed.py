@@ -18,7 +18,8 @@ from engine.clock import LiveClock
 from engine.config import BinanceConfig, FeedsConfig
 from engine.errors import ConfigError
 from engine.events import Event, FeedStatus, Quote, Tick
-from feeds.live import FRAMES_A_TURN, Feed, binance_feed
+from feeds.link import FRAMES_A_TURN, RECORDING_HEADER
+from feeds.live import Feed, binance_feed
 
 DEADLINE_S = 20.0
 QUICK = FeedsConfig(backoff_first_s=0.02, backoff_max_s=0.1, connect_s=10.0, acknowledge_s=10.0)
@@ -105,6 +106,8 @@ class Exchange:
         """HTTP answers to the next dials."""
         self.dials: list[float] = []
         self.acknowledges = True
+        self.headers: dict[str, str] = {}
+        """Of the answer to an upgrade."""
         self.port = 0
         self._changes = changes
         self._runner: web.AppRunner | None = None
@@ -138,6 +141,7 @@ class Exchange:
         if self.refusals:
             return self.refusals.pop(0)
         ws = web.WebSocketResponse(autoping=False, compress=False, timeout=1.0)
+        ws.headers.update(self.headers)
         await ws.prepare(request)
         client = Client(ws, request)
         self.clients.append(client)
@@ -237,6 +241,19 @@ async def test_it_subscribes_is_acknowledged_and_brings_ticks_and_quotes() -> No
         assert (health.messages, health.undecodable, health.reconnects) == (3, 0, 0)
         assert health.url == f"{made.exchange.address}/ws"
         assert before <= health.connected_at <= health.newest == quote.received
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_serves_a_recording_is_believed() -> None:
+    async with world() as made:
+        made.exchange.headers = {RECORDING_HEADER: "binance.jsonl.gz"}
+        feed = made.run()
+        client = await made.live()
+        assert feed.health()[0].recording
+        made.exchange.headers = {}
+        client.abort()
+        await made.live(2)
+        assert not feed.health()[0].recording
 
 
 @pytest.mark.asyncio
