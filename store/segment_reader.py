@@ -178,6 +178,9 @@ class SegmentReader:
         if header.is_sealed:
             self._check_seal(fd, header)
         elif why == COMPLETE:
+            cut = self._offset(self.records)
+            if tail := os.pread(fd, RECORD_BYTES, cut).rstrip(b"\0"):
+                self.torn = TornTail(self.path, cut, 0, len(tail))  # less than a record
             self._check_follower(self.records, 0)
 
     def _judge(self, fd: int, record: Words | None, bad: int, sequence: int, why: int, header: Header) -> None:
