@@ -569,9 +569,9 @@ def comes_back(steps: list[tuple[str, tuple[Any, ...]]], batch: int, dials: int,
     world.tell("start")
     play(world, steps)
     assert world.state in ("connecting", "subscribing", "live", "stale", "waiting", "failed")
-    assert world.wake is not None, "nothing would ever call it again"
     # From here on the exchange behaves: within a round of the limit of dials and a wait at the cap, all is well.
     world.tell("resume")
+    assert world.wake is not None, "nothing would ever call it again"
     for _ in range(400):
         if world.socket == "dialling":
             world.tell("opened")
