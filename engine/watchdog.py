@@ -94,6 +94,7 @@ class Watchdog:
         # The thread's own notes:
         self._began = 0  # of what may be a hold, monotonic ns; 0 while the loop is free
         self._free = 0  # when the loop was last known to be free
+        self._judged_until = 0  # the end of the newest hold
         self._used = 0  # processor time of its thread at the last look
         self._seen: Counter[tuple[str, str]] = Counter()  # (what, where in it)
         self._is_told = False
@@ -189,6 +190,7 @@ class Watchdog:
                 self._slips.append((planned, now))
                 if slip >= self._hold_ns and not self._began:
                     self._began, self._came = planned, now  # an idle loop was held too
+                    self._seen.clear()
             if not self._go_on(now):
                 return
 
@@ -248,31 +250,35 @@ class Watchdog:
         held = ended - began
         if not began or held < self._hold_ns:
             return
+        seen = self._most_seen()
         collecting = _overlap(self._collections, began, ended)
-        if _overlap(self._slips, began, ended) >= held // 2:
+        if self._collection_began:  # it has just ended, and waits to note it
+            collecting += max(0, ended - max(began, self._collection_began))
+        if collecting >= held // 2:
+            what = f"garbage collection, {collecting / 1e6:.0f} ms" + (f", in {seen}" if seen else "")
+        elif _overlap(self._slips, began, ended) >= held // 2:
             what = PROCESS_HELD
-        elif collecting >= held // 2:
-            what = f"garbage collection, {collecting / 1e6:.0f} ms, in {self._most_seen()}"
         else:
-            what = self._most_seen()
+            what = seen
         self._judged.append(Hold(_utc(began), held, what))
-        while self._collections and self._collections[0][0] <= ended:
-            self._collections.popleft()
+        self._judged_until = ended
 
     def _judge_collections(self) -> None:
         """Report collections that were long enough by themselves and fell into no hold: while another thread or the loop itself ran."""
         while self._collections:
             began, ended = self._collections.popleft()
-            if ended - began >= self._hold_ns:
+            if ended - began >= self._hold_ns and began >= self._judged_until:
                 self._judged.append(
                     Hold(_utc(began), ended - began, f"garbage collection, {(ended - began) / 1e6:.0f} ms")
                 )
 
     def _most_seen(self) -> str:
-        """What was seen most often, and where in it most often."""
+        """What was seen most often, and where in it most often; "" if the loop was idle throughout."""
         totals: Counter[str] = Counter()
         for (what, _), times in self._seen.items():
             totals[what] += times
+        if not totals:
+            return ""
         found = totals.most_common(1)[0][0]
         (_, where), _ = max(
             ((place, n) for place, n in self._seen.items() if place[0] == found), key=lambda pair: pair[1]
