@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from engine.block import Keys
+from engine.config import Config
 from engine.errors import JournalError, ReplayError
 from engine.events import Configured
 from engine.fold import TOLD, Fold
 from engine.ingress import Admitted
 from engine.state import restore
+from replay.definition import config_of, definition_of
+from replay.driver import build_fold
 from store.folder import DataFolder
-from store.journal_reader import CHUNK_RECORDS, Break, Checkpoint, read, scan
+from store.journal_reader import Break, Checkpoint, read, scan
+from store.segment_reader import CHUNK_RECORDS
 from store.snapshot import Found, read_snapshot, snapshots
 
 
@@ -88,8 +93,42 @@ def beginning(folder: DataFolder, marks: Landmarks, sequence: int) -> Beginning:
     )
 
 
-def begin(fold: Fold, found: Beginning, definition: str) -> None:
-    """Bring a fold that was not started to where folding begins. Raises ReplayError if it computes something else than the snapshot."""
+@dataclass(frozen=True)
+class Past:
+    """A fold that stands where folding again begins."""
+
+    fold: Fold
+    found: Beginning
+    config: Config
+    is_as_recorded: bool
+    """Whether features and strategies are defined as they were then: otherwise the digests differ."""
+
+
+def past(
+    folder: DataFolder,
+    marks: Landmarks,
+    sequence: int,
+    config: Config,
+    strategies: Callable[[Config], Sequence[Any]],
+    *,
+    use_journaled: bool = True,
+    report: Callable[[Any], None] | None = None,
+) -> Past:
+    """Build the fold that is to become the state at a sequence, and bring it to where the journal has to be folded from.
+
+    `use_journaled`: fold by the configuration that was in force, rather than by `config`. Raises ReplayError if nothing of what is
+    kept leads there.
+    """
+    found = beginning(folder, marks, sequence)
+    used = config_of(found.configured, config) if use_journaled else config
+    plugins = strategies(used)
+    fold = build_fold(used, plugins, digests=True, report=report, begins=False)
+    definition = definition_of(used, fold.features, plugins)  # type: ignore[arg-type]
+    _begin(fold, found, definition)
+    return Past(fold, found, used, definition == found.configured.definition)
+
+
+def _begin(fold: Fold, found: Beginning, definition: str) -> None:
     if found.snapshot is None:
         fold.start()
         fold.ingress.next_sequence = found.after + 1

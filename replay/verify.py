@@ -17,9 +17,7 @@ import msgspec
 from engine.config import Config
 from engine.errors import EngineError, JournalCorruptError, JournalError, ReplayError
 from engine.fold import Fold
-from replay.definition import config_of, definition_of
-from replay.driver import build_fold
-from replay.history import Beginning, Landmarks, begin, beginning, fold_journal, landmarks
+from replay.history import Landmarks, Past, fold_journal, landmarks, past
 from store.folder import DataFolder
 from store.journal_reader import scan
 from store.snapshot import read_snapshot, snapshots
@@ -139,7 +137,7 @@ def verify(
         stretch = Stretch(first, last)
         verdict.stretches.append(stretch)
         try:
-            found = beginning(folder, marks, last)
+            known = past(folder, marks, last, config, strategies, use_journaled=use_journaled)
         except ReplayError as error:
             stretch.note = f"not folded again: {error}"
             continue
@@ -151,7 +149,7 @@ def verify(
                 progress(behind + max(reached - first + 1, 0), total)
 
         try:
-            difference = _fold_again(folder, found, stretch, here, config, strategies, use_journaled, advance)
+            difference = _fold_again(folder, known, stretch, here, advance)
         except JournalCorruptError as error:
             verdict.corrupt, verdict.file, verdict.offset = str(error), str(error.path), error.offset
             return verdict
@@ -202,29 +200,19 @@ def _check_snapshots(folder: DataFolder, verdict: Verdict) -> None:
 
 
 def _fold_again(
-    folder: DataFolder,
-    found: Beginning,
-    stretch: Stretch,
-    noted: dict[int, dict[str, str]],
-    config: Config,
-    strategies: Callable[[Config], Sequence[Any]],
-    use_journaled: bool,
-    advance: Callable[[int], None],
+    folder: DataFolder, known: Past, stretch: Stretch, noted: dict[int, dict[str, str]], advance: Callable[[int], None]
 ) -> Difference | None:
     """Fold one stretch from where it can be begun; return the first difference to what was noted."""
-    used = config_of(found.configured, config) if use_journaled else config
-    plugins = strategies(used)
-    fold = build_fold(used, plugins, digests=True, begins=False)
-    definition = definition_of(used, fold.features, plugins)  # type: ignore[arg-type]
-    if definition != found.configured.definition:
-        stretch.note = "features or strategies are defined otherwise now than when they were recorded"
-    begin(fold, found, definition)
-    if found.snapshot is not None:
-        text = f"begun at the snapshot of sequence {found.after:,}"
-        stretch.note = f"{stretch.note}; {text}" if stretch.note else text
+    notes = []
+    if not known.is_as_recorded:
+        notes.append("features or strategies are defined otherwise now than when they were recorded")
+    if known.found.snapshot is not None:
+        notes.append(f"begun at the snapshot of sequence {known.found.after:,}")
+    stretch.note = "; ".join(notes)
+    fold = known.fold
     agreed = 0
     pieces = fold_journal(fold, folder.journal, until=stretch.last, stops=sorted(noted))
-    for sequence in itertools.chain((found.after,), pieces):
+    for sequence in itertools.chain((known.found.after,), pieces):
         advance(sequence)
         recorded = noted.get(sequence)
         if recorded is None:

@@ -116,7 +116,7 @@ class Daemon:
             synced=journal.synced,
             bytes_written=journal.bytes_written,
             segments=journal.segments,
-            detail=self._failure or (self._exporter.failure if self._exporter is not None else ""),
+            detail=self._failure or (self._exporter.error if self._exporter is not None else ""),
         )
 
     def snapshots(self) -> SnapshotHealth:
@@ -168,6 +168,10 @@ class Daemon:
 
     async def run(self) -> int:
         """Run until a signal. Returns the exit code; raises EngineError for what keeps it from starting."""
+        if {"replay", "binance"} <= set(self.config.feeds.run):
+            raise ConfigError(
+                "feeds.run: replay and binance: expected one of them, for the recording is of binance and has the same symbols"
+            )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
@@ -190,6 +194,9 @@ class Daemon:
 
     async def _start(self) -> None:
         config = self.config
+        if "replay" in config.feeds.run:
+            self._recording = Recording(config.feeds.replay_speed)
+            await self._recording.spawn()  # it starts on another core meanwhile
         self._journal = Journal.open(
             self.folder.journal,
             segment_bytes=config.journal.segment_mib << 20,
@@ -213,7 +220,6 @@ class Daemon:
             shed_behind_ns=config.feeds.shed_behind_ms * 1_000_000,
         )
         self._keeper = self._new_keeper(definition, 0)
-        self._watchdog.start()
         self.server = await serve(self)
         await self._recover(definition)
         if self._stop.is_set():
@@ -231,6 +237,7 @@ class Daemon:
         self._spawn(self._look_after())
         gc.collect()
         gc.freeze()
+        self._watchdog.start()
         self._starting = ""
         self._log.info("ready", sequence=self.fold.sequence(), url=self.server.url, data=str(self.folder.path))
         if self._ready is not None:
@@ -327,16 +334,10 @@ class Daemon:
 
     async def _start_feeds(self) -> None:
         config = self.config
-        names = config.feeds.run
-        if {"replay", "binance"} <= set(names):
-            raise ConfigError(
-                "feeds.run: replay and binance: expected one of them, for the recording is of binance and has the same symbols"
-            )
-        for name in names:
+        for name in config.feeds.run:
             binance, symbols = config.binance, list(config.feeds.symbols)
-            if name == "replay":
-                self._recording = Recording(config.feeds.replay_speed)
-                served = await self._recording.start()
+            if self._recording is not None:
+                served = await self._recording.served()
                 port = int(served.url.rstrip("/").rpartition(":")[2])
                 self._spawn(self._recording.watch(port, self._exchange_ended))
                 binance = msgspec.structs.replace(binance, websocket=served.url)
@@ -374,12 +375,16 @@ class Daemon:
     async def _look_after(self) -> None:
         """Do what is due: heartbeats, digests in the journal, another try to journal."""
         heartbeat_ns = round(self.config.feeds.heartbeat_s * NS_PER_S)
+        segments = 0
         while True:
             await asyncio.sleep(TICK_S)
             now = self.clock.now()
             if now - self._intake.newest >= heartbeat_ns and not self._intake.waiting:
                 self._intake.offer([Heartbeat(now, now)])
             if self._intake.journal is not None:
+                if self._exporter is not None and self._journal.segments != segments:
+                    segments = self._journal.segments
+                    self._exporter.notify()
                 try:
                     self._keeper.note_digest()
                 except JournalError as error:

@@ -33,32 +33,25 @@ class Recording:
         self._speed = speed
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self, port: int = 0) -> Served:
-        """Start it on a port (0: any that is free). Raises ServiceError with what it said if it does not come up."""
-        words = (
-            "exchange",
-            "--port",
-            str(port),
-            "--speed",
-            str(self._speed),
-            "--loop",
-            "--json",
-            "--until-stdin-closes",
-        )
+    async def spawn(self, port: int = 0) -> None:
+        """Start it on a port (0: any that is free), without waiting until it is there."""
+        words = ("exchange", "--port", str(port), "--speed", str(self._speed), "--loop", "--json", "--until-stdin-closes")
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TICKFOLD_")}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "engine", *words,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=None, env=environment, start_new_session=True,
         )  # fmt: skip
+
+    async def served(self) -> Served:
+        """Wait until it serves. Raises ServiceError with what it said if it does not come up."""
+        assert self._process is not None
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), START_S)
             return msgspec.json.decode(line, type=Served)
         except (TimeoutError, msgspec.MsgspecError) as error:
             await self.stop()
-            raise ServiceError(
-                f"the loopback exchange did not start: {error}; `tickfold exchange` shows why"
-            ) from error
+            raise ServiceError(f"the loopback exchange did not start: {error}; `tickfold exchange` shows why") from error
 
     async def watch(self, port: int, ended: Callable[[int], None]) -> None:
         """Start it again on its port whenever it ends. `ended` hears its exit code."""
@@ -67,7 +60,8 @@ class Recording:
             ended(code)
             await asyncio.sleep(1.0)
             with contextlib.suppress(ServiceError):
-                await self.start(port)
+                await self.spawn(port)
+                await self.served()
 
     async def stop(self) -> None:
         """End it."""

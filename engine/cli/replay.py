@@ -92,12 +92,10 @@ def fold_sources(options: argparse.Namespace) -> int:
 def _fold_folder(options: argparse.Namespace, config: Config, sources: list[Source]) -> int:
     """Fold a daemon's journal again: the inputs as they were numbered then, by the configuration that was in force."""
     from engine.log import Reporter, configure
-    from replay.definition import config_of, definition_of
-    from replay.driver import build_fold
-    from replay.history import begin, beginning, fold_journal, landmarks
+    from replay.history import fold_journal, landmarks, past
     from replay.sources import JournalSource
     from replay.terminal import TerminalView
-    from store.journal_reader import CHUNK_RECORDS
+    from store.segment_reader import CHUNK_RECORDS
 
     source = sources[0]
     if len(sources) > 1 or not isinstance(source, JournalSource):
@@ -107,16 +105,13 @@ def _fold_folder(options: argparse.Namespace, config: Config, sources: list[Sour
         )
     folder = source.folder
     marks = landmarks(folder, options.until_sequence)
-    found = beginning(folder, marks, marks.last)
-    if options.config is None:
-        config = config_of(found.configured, config)
     logger = configure(options.verbose)
-    view = TerminalView(folder.path.name, lambda: marks.last - found.after) if _is_watched(options) else None
-    strategies = load_strategies(config)
-    reporter = Reporter(logger, options.verbose)
-    fold = build_fold(config, strategies, digests=True, report=view.hear if view else reporter, begins=False)
-    definition = definition_of(config, fold.features, strategies)  # type: ignore[arg-type]
-    begin(fold, found, definition)
+    view = TerminalView(folder.path.name, lambda: marks.last) if _is_watched(options) else None
+    known = past(
+        folder, marks, marks.last, config, load_strategies,
+        use_journaled=options.config is None, report=view.hear if view else Reporter(logger, options.verbose),
+    )  # fmt: skip
+    fold, found = known.fold, known.found
     pace = _pacer(options.speed) if options.speed else None
     started = time.perf_counter()
     reached = found.after
@@ -131,14 +126,14 @@ def _fold_folder(options: argparse.Namespace, config: Config, sources: list[Sour
             reached = sequence
         if view:
             view.finish()
-    if definition != found.configured.definition:
+    if not known.is_as_recorded:
         print(
             "features or strategies are defined otherwise now than when this was recorded: the digests differ",
             file=sys.stderr,
         )
     if found.snapshot is not None:
         print(f"begun at the snapshot of sequence {found.after:,}: what lies before it is gone", file=sys.stderr)
-    _print_result(options, config, sources, fold, time.perf_counter() - started, options.digest)
+    _print_result(options, known.config, sources, fold, time.perf_counter() - started, options.digest)
     return DONE
 
 
