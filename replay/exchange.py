@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
+import struct
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -34,8 +36,10 @@ ROUND_MESSAGES: Final = 1_000  # then others have the loop: some 3 ms
 ROUND_S: Final = (
     0.001  # rounds are not closer than this: a write for each message of a burst would cost more than the messages
 )
-REQUEST_BYTES_MAX: Final = 262_144  # 1,024 names of streams are 40,000
+REQUEST_BYTES_MAX: Final = 262_144  # of a message, and of an address: 1,024 names of streams are 20,000
 CLOSE_S: Final = 2.0  # so long a client may take to say goodbye
+SEND_BUFFER_BYTES: Final = 262_144  # of the system, for each client
+RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # what SO_LINGER wants for it
 BEHIND_NS: Final = NS_PER_S  # from here on it says that it cannot keep the pace
 BEHIND_EVERY_NS: Final = 10 * NS_PER_S
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A  # first byte of a frame, which is whole
@@ -138,7 +142,9 @@ class Exchange:
         application = web.Application()
         application.router.add_get("/", self._say)
         application.router.add_get("/{path:.*}", self._serve)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=CLOSE_S)
+        self._runner = web.AppRunner(
+            application, access_log=None, shutdown_timeout=CLOSE_S, max_line_size=REQUEST_BYTES_MAX
+        )
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
@@ -187,13 +193,15 @@ class Exchange:
             return self._refuse(web.HTTPNotFound.status_code, "expected /ws, /ws/<stream> or /stream?streams=<stream>")
         if len(self._clients) >= self._clients_max:
             return self._refuse(web.HTTPServiceUnavailable.status_code, f"{self._clients_max} clients are connected")
-        socket = web.WebSocketResponse(autoping=False, compress=False, timeout=CLOSE_S, max_msg_size=REQUEST_BYTES_MAX)
-        socket.headers[RECORDING_HEADER] = self.name
-        await socket.prepare(request)
+        response = web.WebSocketResponse(
+            autoping=False, compress=False, timeout=CLOSE_S, max_msg_size=REQUEST_BYTES_MAX
+        )
+        response.headers[RECORDING_HEADER] = self.name
+        await response.prepare(request)
         transport = request.transport
         if transport is None:
-            return socket
-        client = _Client(socket, transport, session, self._messages_a_second)
+            return response
+        client = _Client(response, transport, session, self._messages_a_second)
         self._clients[client] = None
         self._subscribe(client, {}, session.streams)
         self._pings.append((asyncio.get_running_loop().time() + self._ping_s, client))
@@ -202,7 +210,7 @@ class Exchange:
             await self._listen(client)
         finally:
             self._forget(client)
-        return socket
+        return response
 
     def _refuse(self, status: int, reason: str) -> web.Response:
         self.refused += 1
@@ -213,7 +221,7 @@ class Exchange:
         """Answer a client until it leaves or asks too much."""
         now = asyncio.get_running_loop().time
         while True:
-            message = await client.socket.receive()
+            message = await client.response.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
                 return
             if client.is_dropped:
@@ -223,9 +231,9 @@ class Exchange:
                 await client.close(WSCloseCode.POLICY_VIOLATION, "Too many requests")
                 return
             if message.type is WSMsgType.PONG:
-                client.pong(message.data)
+                client.pong(bytes(message.data))
             elif message.type is WSMsgType.PING:
-                self._write(client, _frame(PONG, message.data))
+                self._write(client, _frame(PONG, bytes(message.data)))
             else:
                 before = client.session.streams
                 self._write(client, _frame(TEXT, client.session.answer(message.data)))
@@ -261,7 +269,7 @@ class Exchange:
         """Disconnect a client without waiting for it."""
         self._note_drop(client, why)
         client.transport.write(_frame(CLOSE, WSCloseCode.POLICY_VIOLATION.to_bytes(2, "big") + reason.encode()))
-        asyncio.get_running_loop().call_later(CLOSE_S, client.transport.abort)
+        asyncio.get_running_loop().call_later(CLOSE_S, client.abort)
 
     def _write(self, client: _Client, frames: bytes) -> None:
         if client.is_dropped or client.transport.is_closing():
@@ -388,12 +396,14 @@ class _Client:
 
     def __init__(
         self,
-        socket: web.WebSocketResponse,
+        response: web.WebSocketResponse,
         transport: asyncio.Transport,
         session: BinanceSession,
         messages_a_second: int,
     ) -> None:
-        self.socket, self.transport, self.session = socket, transport, session
+        self.response, self.transport, self.session = response, transport, session
+        # Left to itself the system takes 4 MB more for a client that does not read, and nobody sees them.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.frames: list[bytes] = []
         """What the round that is going on has for it."""
         self.is_dropped = False
@@ -422,9 +432,15 @@ class _Client:
         """Close as the protocol wants it; after a while without asking."""
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self.socket.close(code=code, message=reason.encode())
+                await self.response.close(code=code, message=reason.encode())
         except (TimeoutError, ConnectionError):
-            self.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Reset the connection, and forget what the system still holds for it."""
+        if not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        self.transport.abort()
 
 
 def _frame(kind: int, payload: bytes) -> bytes:
