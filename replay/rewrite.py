@@ -98,10 +98,8 @@ _FIELDS: Final[Mapping[str, _Table]] = MappingProxyType(
 """Event type to its fields that move; other types have times only."""
 _SUFFIXES: Final = MappingProxyType({"depthUpdate": "depth", "24hrTicker": "ticker", "24hrMiniTicker": "miniTicker"})
 
-_KEY = re.compile(rb'[{,]\s*"((?:[^"\\]|\\.)*)"\s*:\s*')
-_SCALAR = re.compile(rb'"(?:[^"\\]|\\.)*"|[^"\[\]{},\s]+')
+_PAIR = re.compile(rb'\s*[{,]\s*"((?:[^"\\]|\\.)*)"\s*:\s*("(?:[^"\\]|\\.)*"|[^"\[\]{},\s]+)?')
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
-_SPACE = re.compile(rb"\s*")
 
 
 class _Outline(msgspec.Struct):
@@ -174,14 +172,13 @@ def _text(payload: bytes, place: tuple[int, int] | None) -> str:
 def _fields(text: bytes, start: int) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield name and place of each value of the object that opens at `start`, in valid JSON; of equal names the last one counts."""
     at = start
-    while key := _KEY.match(text, at):
-        name = key[1]
-        begin = key.end()
-        scalar = _SCALAR.match(text, begin)
-        end = scalar.end() if scalar else _end_of_container(text, begin)
-        yield msgspec.json.decode(b'"' + name + b'"') if b"\\" in name else name.decode(), (begin, end)
-        space = _SPACE.match(text, end)
-        at = space.end() if space else end
+    while pair := _PAIR.match(text, at):
+        name = pair[1]
+        begin, at = pair.span(2)
+        if at < 0:  # an object or a list
+            begin = pair.end()
+            at = _end_of_container(text, begin)
+        yield msgspec.json.decode(b'"' + name + b'"') if b"\\" in name else name.decode(), (begin, at)
 
 
 def _end_of_container(text: bytes, start: int) -> int:
