@@ -80,7 +80,7 @@ def health(host: Host, bulletin: Bulletin) -> dict[str, Any]:
     starting = host.starting()
     digested = host.digest()
     feeds, journal, snapshots = host.feeds(), host.journal(), host.snapshots()
-    reasons = _reasons(host, feeds)
+    reasons = [] if starting else _reasons(host, feeds)
     return {
         "status": "starting" if starting else "degraded" if reasons else "ok",
         "starting": starting,

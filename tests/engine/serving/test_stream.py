@@ -336,7 +336,7 @@ async def test_a_flood_that_nobody_could_hand_out_is_told_too(tmp_path: Path) ->
 @pytest.mark.asyncio
 async def test_a_client_that_does_not_read_is_cut_and_holds_nobody_up(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, views=VIEWS)
-    async with streaming(daemon, "?types=signal", Limits(unread_s=0.5)) as (server, client):
+    async with streaming(daemon, "?types=signal", Limits(unread_s=1.5)) as (server, client):
         await client.receive_json()
         mute = await asyncio.to_thread(deaf, server, "?types=signal")
         await eventually(server, "tickfold_stream_clients", 2.0)
