@@ -6,13 +6,19 @@ integers. Floats are compared by their bits, so a NaN equals itself and no other
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine.block import IS_QUOTE, IS_TRADE, Block, Keys
+from engine.events import Heartbeat
 from engine.ingress import LATE, QUOTE, TRADE, Admitted
 from store.journal import Journal
 from store.journal_reader import read
@@ -33,22 +39,22 @@ def open_journal(folder: Path, **changes: Any) -> Journal:
     return Journal.open(folder, **{**settings, **changes})
 
 
-def keys_of(count: int) -> Keys:
+def keys_of(size: int) -> Keys:
     """So many keys, numbered."""
     keys = Keys()
-    for number in range(count):
+    for number in range(size):
         keys.code(("x", f"K{number}/USDT"))
     return keys
 
 
-def block_at(first: int, count: int, *, keys: int = 3) -> Admitted:
-    """Inputs `first` to `first + count - 1`: each a function of its sequence alone. Every seventh trade has a gap before it."""
+def block_at(first: int, rows: int, *, keys: int = 3) -> Admitted:
+    """Inputs `first` to `first + rows - 1`: each a function of its sequence alone. Every seventh trade has a gap before it."""
     outcome: list[int] = []
     sequence: list[int] = []
     gaps: list[tuple[int, ...]] = []
     number = first
-    while number < first + count:
-        if number % 7 == 3 and number + 1 < first + count:
+    while number < first + rows:
+        if number % 7 == 3 and number + 1 < first + rows:
             gaps.append((len(sequence), number, number * 10, number * 10 + 4, 5, number % 5))
             number += 1
             outcome.append(TRADE)
@@ -126,8 +132,61 @@ def expected_rows(first: int, last: int, *, keys: int = 3) -> list[Any]:
 def fill(journal: Journal, keys: Keys, counts: Sequence[int]) -> list[Any]:
     """Append blocks of so many inputs each; return their plain rows."""
     rows: list[Any] = []
-    for count in counts:
-        admitted = block_at(journal.next_sequence, count, keys=len(keys))
+    for size in counts:
+        admitted = block_at(journal.next_sequence, size, keys=len(keys))
         journal.append(admitted, keys)
         rows.extend(rows_of(admitted, keys))
     return rows
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until a condition holds. Fails after so many seconds."""
+    tick = threading.Event()
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        tick.wait(0.001)
+
+
+def heartbeat_at(sequence: int) -> Heartbeat:
+    """The heartbeat that stands for an input which is not of the market."""
+    return Heartbeat(START + sequence * 1_000, START + sequence * 1_000, sequence)
+
+
+def check_rows(rows: Sequence[Any]) -> None:
+    """Check that each input is what `block_at` or `heartbeat_at` makes of its sequence, and that none is missing."""
+    keys = keys_of(3)
+    before: Any = None
+    for row in rows:
+        sequence = row.sequence if isinstance(row, Heartbeat) else row[0]
+        last = before.sequence if isinstance(before, Heartbeat) else before[0] if before else sequence - 1
+        assert sequence == last + 1, f"input {sequence} comes behind {last}"
+        is_pair = isinstance(before, tuple) and before[1] == "gap"
+        if isinstance(row, Heartbeat):
+            assert row == heartbeat_at(sequence)
+        elif row[1] == "gap":
+            assert row == next(rows_of(block_at(sequence, 2), keys))
+        else:
+            assert row == list(rows_of(block_at(sequence - is_pair, 1 + is_pair), keys))[-1]
+        before = row
+
+
+def write_for_ever(folder: Path, seed: int, fsync: str) -> None:
+    """Append blocks and heartbeats of random lengths, with rotations, retention and checkpoints; print each sequence acknowledged."""
+    chance = random.Random(seed)
+    journal = open_journal(folder, segment_bytes=8 * 4096, fsync=fsync, retention_bytes=20 * 8 * 4096)
+    keys = keys_of(3)
+    print(journal.next_sequence - 1, flush=True)
+    for turn in count():
+        if turn % 5 == 4:
+            journal.append_event(heartbeat_at(journal.next_sequence))
+        else:
+            journal.append(block_at(journal.next_sequence, chance.randint(1, 60)), keys)
+        print(journal.next_sequence - 1, flush=True)
+        if turn % 50 == 49:
+            journal.note_checkpoint(journal.next_sequence - 1, {"features": str(turn)})
+            journal.retain(journal.next_sequence - 1)
+
+
+if __name__ == "__main__":
+    write_for_ever(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
