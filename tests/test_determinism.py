@@ -18,6 +18,7 @@ from tests.test_layering import read_tree
 
 SHELL: dict[str, str] = {
     "engine/cli/replay.py": "measures how long a replay took, and waits for the pace of a paced one",
+    "engine/cli/top.py": "polls a daemon twice a second",
     "replay/terminal.py": "the live view shows rates by the machine's clock",
     "engine/clock.py": "LiveClock: the one place where the machine's time comes in",
     "engine/log.py": "stamps what is logged",
