@@ -272,16 +272,13 @@ def _journal(host: Host) -> dict[str, Any]:
     }
 
 
-_BULLETINS: weakref.WeakValueDictionary[int, Bulletin] = weakref.WeakValueDictionary()
+_BULLETINS: weakref.WeakKeyDictionary[Host, Bulletin] = weakref.WeakKeyDictionary()
 
 
 def bulletin_of(host: Host) -> Bulletin:
-    """Return the one bulletin of a daemon, which listens from the first time that it is asked for.
-
-    The daemon holds it, by what it listens with: once the daemon is gone, so is the bulletin.
-    """
-    bulletin = _BULLETINS.get(id(host))
+    """Return the one bulletin of a daemon, which listens from the first time that it is asked for, and is gone when the daemon is."""
+    bulletin = _BULLETINS.get(host)
     if bulletin is None:
-        bulletin = _BULLETINS[id(host)] = Bulletin()
+        bulletin = _BULLETINS[host] = Bulletin()
         host.listen(bulletin.hear)
     return bulletin

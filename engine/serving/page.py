@@ -31,11 +31,12 @@ log = structlog.get_logger(__name__)
 def page_routes(host: Host) -> list[web.RouteDef]:
     """Return the routes of the page, all of them GET: `/`, and its files under `/assets/`."""
     bulletin_of(host)  # listens from now on, so that the first viewer sees what happened before
-    files = {entry.name: entry.read_bytes() for entry in _static().iterdir() if entry.name.rpartition(".")[2] in TYPES}
+    found = sorted(_static().iterdir(), key=lambda entry: entry.name)
+    files = {entry.name: entry.read_bytes() for entry in found if entry.name.rpartition(".")[2] in TYPES}
     index = files.pop("index.html")
     place = f"/assets/{_hash(files)}"
     chart, why_not = find_uplot()
-    routes = [web.get(f"{place}/{name}", _serve(body, name, FOR_GOOD)) for name, body in sorted(files.items())]
+    routes = [web.get(f"{place}/{name}", _serve(body, name, FOR_GOOD)) for name, body in files.items()]
     tag = ""
     if chart is None:
         log.info("the page draws with its own charts", reason=why_not)

@@ -195,7 +195,7 @@ export class Charts {
       write("title", interval === "bars" ? "Close" : "Price", "strong");
       write("price", fixed(value("price"), places), "of-price");
       write("bands", "Bollinger 20, 2", "of-bands");
-      for (const name of ["upper", "middle", "lower"]) write(name, fixed(value(name), places), "of-band");
+      for (const name of ["upper", "middle", "lower"]) write(name, fixed(value(name), places), `of-band of-${name}`);
     } else if (pane === PANES.volume) {
       write("title", "Volume", "strong");
       write("volume", short(value("volume")), "of-volume");

@@ -1,7 +1,7 @@
 // The panels at the side: strategies, signals, feeds, events, engine. Each is made anew when what it tells has changed; ages tick on.
 
 import { word } from "./charts.js";
-import { ago, bytes, count, date, make, put, short, time } from "./text.js";
+import { ago, bytes, count, date, make, plural, put, short, time } from "./text.js";
 
 const GOOD = new Set(["live"]);
 const WORKING = new Set(["connecting", "subscribing", "waiting"]);
@@ -90,7 +90,7 @@ export class Status {
           line.append(" ", since(strategy.error.at_ms));
           card.append(line);
         }
-        const facts = `${count(strategy.signals)} signals · ${count(strategy.failed)} failures`;
+        const facts = `${plural(strategy.signals, "signal")} · ${plural(strategy.failed, "failure")}`;
         card.append(make("p", "faint", strategy.failures && strategy.listening ? `${facts}, ${strategy.failures} in a row` : facts));
         return card;
       }),
@@ -132,10 +132,10 @@ export class Status {
       const head = make("div", "line");
       head.append(make("h3", "", feed.name), dot(kind, feed.state));
       const facts = make("p", "facts");
-      facts.append(`${count(feed.messages)} messages`);
+      facts.append(plural(feed.messages, "message"));
       if (feed.newest_ms) facts.append(", newest ", since(feed.newest_ms));
       card.append(head, facts);
-      const more = [`${feed.symbols} ${feed.symbols === 1 ? "symbol" : "symbols"}`, `${feed.reconnects} reconnects`];
+      const more = [plural(feed.symbols, "symbol"), plural(feed.reconnects, "reconnect")];
       if (feed.undecodable) more.push(`${feed.undecodable} undecodable`);
       card.append(make("p", "faint", more.join(" · ")));
       if (feed.detail) card.append(make("p", kind === "good" ? "faint" : "error", feed.detail));
@@ -187,7 +187,7 @@ export class Status {
       const kind = { journaling: "good", off: "warn" }[journal.state] ?? "bad";
       line("Journal", dot(kind, journal.state));
       if (journal.state !== "off") {
-        line("Written", `${bytes(journal.bytes)} in ${count(journal.segments)} ${journal.segments === 1 ? "segment" : "segments"}`);
+        line("Written", `${bytes(journal.bytes)} in ${plural(journal.segments, "segment")}`);
         line("On disk", `to sequence ${count(journal.synced)}`);
       }
       const { snapshot } = journal;

@@ -25,7 +25,17 @@ export function fixed(value, places) {
     format = new Intl.NumberFormat("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
     formats.set(places, format);
   }
-  return format.format(value);
+  return minus(format.format(value));
+}
+
+/** A number of things: "1 signal", "2 signals". */
+export function plural(value, one) {
+  return `${count(value)} ${value === 1 ? one : `${one}s`}`;
+}
+
+/** A minus is as wide as a plus; a hyphen is not. */
+function minus(text) {
+  return text.replaceAll("-", "−");
 }
 
 /** Three significant digits, with k, M, G. */
@@ -33,11 +43,11 @@ export function short(value) {
   if (value == null || Number.isNaN(value)) return NONE;
   const size = Math.abs(value);
   for (const [limit, unit] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
-    if (size >= limit) return `${Number((value / (limit === 1e4 ? 1e3 : limit)).toPrecision(3))}${unit}`;
+    if (size >= limit) return minus(`${Number((value / (limit === 1e4 ? 1e3 : limit)).toPrecision(3))}${unit}`);
   }
-  if (size >= 1000) return grouped.format(value);
-  if (size !== 0 && size < 1e-4) return value.toExponential(1);
-  return String(Number(value.toPrecision(3)));
+  if (size >= 1000) return minus(grouped.format(value));
+  if (size !== 0 && size < 1e-4) return minus(value.toExponential(1));
+  return minus(String(Number(value.toPrecision(3))));
 }
 
 export function signed(value, places) {
