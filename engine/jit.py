@@ -66,16 +66,21 @@ announce: Callable[[str], None] = say_on_stderr
 """Hears of compilations; replace it to log or to silence them."""
 
 
+def cache_place() -> Path:
+    """Return where the folder of compiled programs is, or is going to be."""
+    base = os.environ.get("TICKFOLD_CACHE_DIR")
+    if not base:
+        base = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tickfold")
+    return Path(base) / "programs"
+
+
 def cache_folder() -> Path:
     """Return the private folder of compiled programs, made if needed.
 
     `TICKFOLD_CACHE_DIR`, else `XDG_CACHE_HOME/tickfold`, else `~/.cache/tickfold`. Raises StoreError if it belongs to somebody
     else or others may write to it.
     """
-    base = os.environ.get("TICKFOLD_CACHE_DIR")
-    if not base:
-        base = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tickfold")
-    folder = Path(base) / "programs"
+    folder = cache_place()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
@@ -268,11 +273,7 @@ def compile_module(text: str, purpose: str) -> ModuleType:
 
     `purpose` completes the sentence "compiling ...". The same text gives the same module object.
     """
-    import numba  # a quarter of a second that --help must not pay
-
-    versions = f"numba {numba.__version__} python {platform.python_version()} {platform.machine()}"
-    digest = hashlib.sha256(f"{versions}\n{text}".encode()).hexdigest()[:32]
-    name = f"tickfold_{digest}"
+    name = _module_name(text)
     if name in sys.modules:
         return sys.modules[name]
     path = cache_folder() / f"{name}.py"
@@ -283,7 +284,7 @@ def compile_module(text: str, purpose: str) -> ModuleType:
             raise StoreError(
                 f"cache folder {path.parent}: {error.strerror}; set TICKFOLD_CACHE_DIR to a folder of yours"
             ) from error
-    is_cold = not any((path.parent / "__pycache__").glob(f"{name}.*.nbi"))
+    is_cold = not is_compiled(text)
     started = time.perf_counter()
     if is_cold:
         announce(f"tickfold: compiling {purpose} (once on this machine) ...")
@@ -306,6 +307,19 @@ def compile_module(text: str, purpose: str) -> ModuleType:
     if is_cold:
         announce(f"tickfold: compiled in {time.perf_counter() - started:.1f} s")
     return module
+
+
+def is_compiled(text: str) -> bool:
+    """Whether this machine has compiled a module of this text before."""
+    return any((cache_place() / "__pycache__").glob(f"{_module_name(text)}.*.nbi"))
+
+
+def _module_name(text: str) -> str:
+    import numba  # a quarter of a second that --help must not pay
+
+    versions = f"numba {numba.__version__} python {platform.python_version()} {platform.machine()}"
+    digest = hashlib.sha256(f"{versions}\n{text}".encode()).hexdigest()[:32]
+    return f"tickfold_{digest}"
 
 
 def _forget(path: Path) -> bool:
