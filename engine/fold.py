@@ -128,6 +128,8 @@ class Fold:
         """What operators added (True) and removed (False), by "exchange:symbol"."""
         self.is_history = False
         """Whether recorded ticks are folded as history, of which no strategy hears."""
+        self.configured: Configured | None = None
+        """The newest configuration among the inputs: says by what they are folded, and changes nothing."""
         self.before_change: Callable[[int], None] | None = None
         """Hears the number of a key whose state is about to change; a snapshot that is being taken copies it then."""
         self._current: Any = Heartbeat(0, 0)
@@ -255,6 +257,8 @@ class Fold:
                 self.supervisor.obey(event)
             elif event.verb in ("add_symbol", "remove_symbol"):
                 self.symbols[event.target] = event.verb == "add_symbol"
+        elif isinstance(event, Configured):
+            self.configured = event
         elif isinstance(event, History):
             self.is_history = self.bus.muted = event.phase == "begins"
             self.bus.refresh()

@@ -61,8 +61,11 @@ def landmarks(folder: DataFolder, until: int | None = None) -> Landmarks:
     if not folder.exists():
         raise ReplayError(f"{folder.path}: expected a data folder of the daemon, with journal/ in it")
     overview = scan(folder.journal)
+    # What the state was folded by may stand in a segment that is gone; then a snapshot has it.
+    earlier = {found.head.configured.sequence: found.head.configured for found in snapshots(folder.snapshots)}
     last = overview.last_sequence if until is None else min(overview.last_sequence, until)
-    marks = Landmarks(overview.first_sequence, last)
+    known = [earlier[sequence] for sequence in sorted(earlier) if sequence < overview.first_sequence]
+    marks = Landmarks(overview.first_sequence, last, known)
     for item in read(folder.journal, Keys(), until=last):
         if isinstance(item, Configured):
             marks.configured.append(item)
@@ -159,6 +162,7 @@ def restore_newest(
                 passed_over(str(error))
                 continue
             restore(fold, state, keys)
+            fold.configured = found.head.configured
             return found
     return None
 

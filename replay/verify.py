@@ -166,7 +166,11 @@ def verify(
 def _stretches(marks: Landmarks) -> list[tuple[int, int]]:
     """Cut the journal where another configuration begins, and where inputs are missing."""
     begins = sorted(
-        {marks.first, *(one.sequence for one in marks.configured), *(one.last_lost + 1 for one in marks.breaks)}
+        {
+            marks.first,
+            *(one.sequence for one in marks.configured if one.sequence > marks.first),
+            *(one.last_lost + 1 for one in marks.breaks),
+        }
     )
     lost = {one.last_lost + 1: one.first_lost - 1 for one in marks.breaks}
     ends = [lost.get(following, following - 1) for following in begins[1:]] + [marks.last]

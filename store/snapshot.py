@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from engine.digest import ChainState
 from engine.errors import JournalCorruptError, JournalError
-from engine.events import Key
+from engine.events import Configured, Key
 from engine.state import ActorState, FoldState, KeyState
 
 MAGIC = b"TFSNAP\r\n"
@@ -59,8 +59,13 @@ class FileHead(msgspec.Struct, frozen=True):
     version: int
     sequence: int
     created: int  # ns UTC
-    definition: str
-    configured: int  # sequence of the Configured input that it was folded by
+    configured: Configured
+    """By which it was folded: kept here too, for the journal's beginning may be gone."""
+
+    @property
+    def definition(self) -> str:
+        """Hash of what was computed."""
+        return self.configured.definition
 
 
 class KeyHead(msgspec.Struct, frozen=True, tag=True):

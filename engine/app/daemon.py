@@ -219,7 +219,8 @@ class Daemon:
             latency=self.latency,
             shed_behind_ns=config.feeds.shed_behind_ms * 1_000_000,
         )
-        self._keeper = self._new_keeper(definition, 0)
+        unknown = Configured("", definition, 1, 0, 0)  # until it is known what the fold was configured by
+        self._keeper = self._new_keeper(unknown)
         self.server = await serve(self)
         await self._recover(definition)
         if self._stop.is_set():
@@ -243,14 +244,13 @@ class Daemon:
         if self._ready is not None:
             self._ready(self)
 
-    def _new_keeper(self, definition: str, configured: int) -> Keeper:
+    def _new_keeper(self, configured: Configured) -> Keeper:
         return Keeper(
             self.fold,
             self.folder,
             self._journal,
             clock=self.clock,
             keep=self.config.snapshots.keep,
-            definition=definition,
             configured=configured,
             checkpoint_inputs=self.config.journal.checkpoint_inputs,
             exported=lambda: None if self._exporter is None else self._exporter.exported,
@@ -262,8 +262,7 @@ class Daemon:
         last = self._journal.next_sequence - 1
         began = time.perf_counter()
         found = restore_newest(self.fold, self.folder, definition, last, self._passed_over)
-        configured: Configured | None = None
-        begins = 1
+        begins = 1 if found is None else found.head.configured.begins
         if found is None:
             if last:
                 begins = scan(self.folder.journal).first_sequence
@@ -282,11 +281,12 @@ class Daemon:
             )
         self.clock = LiveClock(max(self._journal.last_received, self.fold.now()) + 1)
         self._intake.use_clock(self.clock)
-        if found is None:
+        configured = self.fold.configured
+        if configured is None or (configured.definition, configured.begins) != (definition, begins):
             now = self.clock.now()
             self._intake.journal = self._journal
             configured = self._intake.tell(Configured(fold_config(self.config), definition, begins, now, now))
-        self._keeper = self._new_keeper(definition, found.head.configured if found is not None else configured.sequence)  # type: ignore[union-attr]
+        self._keeper = self._new_keeper(configured)
         if last:
             seconds = time.perf_counter() - began
             self._log.info(

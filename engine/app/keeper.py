@@ -18,7 +18,7 @@ from typing import Any
 from engine.clock import Clock
 from engine.digest import ChainState
 from engine.errors import JournalError
-from engine.events import Key
+from engine.events import Configured, Key
 from engine.fold import Fold
 from engine.health import Digested, SnapshotHealth
 from engine.state import Capture, FoldState, KeyState, chain_digests, state_digest
@@ -58,8 +58,7 @@ class Keeper:
         *,
         clock: Clock,
         keep: int,
-        definition: str,
-        configured: int,
+        configured: Configured,
         checkpoint_inputs: int,
         exported: Callable[[], int | None],
         warn: Callable[[str], None],
@@ -69,7 +68,6 @@ class Keeper:
         self._journal = journal
         self._clock = clock
         self._keep = keep
-        self._definition = definition
         self._configured = configured
         self._checkpoint_inputs = checkpoint_inputs
         self._exported = exported
@@ -177,7 +175,7 @@ class Keeper:
         lanes: dict[Key, bytes] = {}
         try:
             writer = SnapshotWriter(
-                self._folder.snapshots, FileHead(VERSION, state.sequence, created, self._definition, self._configured)
+                self._folder.snapshots, FileHead(VERSION, state.sequence, created, self._configured)
             )
             while (one := copies.get()) is not None:
                 writer.add_key(one)

@@ -35,7 +35,16 @@ class Recording:
 
     async def spawn(self, port: int = 0) -> None:
         """Start it on a port (0: any that is free), without waiting until it is there."""
-        words = ("exchange", "--port", str(port), "--speed", str(self._speed), "--loop", "--json", "--until-stdin-closes")
+        words = (
+            "exchange",
+            "--port",
+            str(port),
+            "--speed",
+            str(self._speed),
+            "--loop",
+            "--json",
+            "--until-stdin-closes",
+        )
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TICKFOLD_")}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "engine", *words,
@@ -51,7 +60,9 @@ class Recording:
             return msgspec.json.decode(line, type=Served)
         except (TimeoutError, msgspec.MsgspecError) as error:
             await self.stop()
-            raise ServiceError(f"the loopback exchange did not start: {error}; `tickfold exchange` shows why") from error
+            raise ServiceError(
+                f"the loopback exchange did not start: {error}; `tickfold exchange` shows why"
+            ) from error
 
     async def watch(self, port: int, ended: Callable[[int], None]) -> None:
         """Start it again on its port whenever it ends. `ended` hears its exit code."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.config import Config, StoreConfig
 from engine.errors import JournalCorruptError, JournalError, StoreError
-from engine.events import FeatureEvent
+from engine.events import Configured, FeatureEvent
 from engine.fold import Fold
 from engine.state import Capture, KeyState, chain_digests, fold_state, key_state, restore, state_digest
 from replay.driver import build_fold
@@ -21,7 +21,7 @@ from store.snapshot import VERSION, FileHead, SnapshotWriter, chains_of, prune, 
 from strategies import Strategy
 from tests.folding import VIEWS, block_of, cut, failing, listener, recorded, trades
 
-HEAD = FileHead(VERSION, 0, 0, "definition", 1)
+HEAD = FileHead(VERSION, 0, 0, Configured("{}", "definition", 1, 0, 0, 1))
 
 
 class Counting(Strategy):

@@ -1,0 +1,291 @@
+"""Whole daemons: what they kept is what a replay makes of it, through restarts, commands, other configurations and full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemons import Child, children, command, replayed
+from tests.folding import LTC
+
+FAST = {"FEEDS__REPLAY_SPEED": "40", "JOURNAL__EXPORT": "false", "JOURNAL__CHECKPOINT_INPUTS": "500"}
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a daemon that was stopped, killed and stopped again; `health.json` beside it is what it said in between."""
+    folder = tmp_path_factory.mktemp("lived") / "data"
+    said = []
+    with Child(folder, **FAST) as child:
+        child.wait_for_sequence(1500)
+        said.append(child.health())
+        child.stop()
+    with Child(folder, **FAST) as child:
+        child.wait_for_sequence(child.health()["live_sequence"] + 1000)
+        said.append(child.health())
+        child.kill()
+    with Child(folder, **FAST) as child:
+        child.wait_for_sequence(child.health()["live_sequence"] + 500)
+        said.append(child.health())
+        child.stop()
+    (folder.parent / "health.json").write_text(json.dumps(said))
+    return folder
+
+
+def test_a_replay_up_to_a_sequence_equals_what_health_reported_there(lived: Path) -> None:
+    for health in json.loads((lived.parent / "health.json").read_text()):
+        again = replayed(lived, "--until-sequence", str(health["sequence"]))
+        assert again["sequence"] == health["sequence"]
+        assert {kind: again["digest"][kind] for kind in health["digest"]} == health["digest"]
+
+
+def test_after_a_clean_stop_the_whole_equals_its_digest_file(lived: Path) -> None:
+    assert replayed(lived) == json.loads((lived / "digest.json").read_bytes())
+
+
+def test_verify_is_clean_and_has_compared_something(lived: Path) -> None:
+    done = command("verify", lived, "--json")
+    verdict = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert verdict["passed"]
+    assert sum(stretch["checkpoints"] for stretch in verdict["stretches"]) >= 4
+
+
+@pytest.mark.parametrize("record", [0, 1, 40, 700, 1200])
+def test_verify_names_the_file_and_the_offset_of_a_flipped_byte(lived: Path, tmp_path: Path, record: int) -> None:
+    folder = Path(shutil.copytree(lived, tmp_path / "copy"))
+    segment = min((folder / "journal").glob("*.seg"))
+    content = bytearray(segment.read_bytes())
+    content[4096 + 64 * record + record % 64] ^= 0x10
+    segment.write_bytes(content)
+    done = command("verify", folder, "--json")
+    verdict = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert verdict["file"] == str(segment)
+    assert verdict["offset"] == 4096 + 64 * record
+    assert command("replay", folder).returncode == 2
+
+
+def test_verify_names_the_first_difference_to_what_was_recorded(lived: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(lived, tmp_path / "copy"))
+    final = json.loads((folder / "digest.json").read_bytes())
+    final["digest"]["signals"] = "0" * 64
+    (folder / "digest.json").write_text(json.dumps(final))
+    done = command("verify", folder, "--json")
+    difference = json.loads(done.stdout)["difference"]
+    assert done.returncode == 1
+    assert (difference["sequence"], difference["what"]) == (final["sequence"], "signals")
+    assert 0 < difference["agreed_until"] < final["sequence"]
+
+
+def test_commands_over_http_are_inputs_that_a_replay_obeys(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with Child(folder, **FAST) as child:
+        child.wait_for_sequence(300)
+        assert child.post("/commands", {"verb": "park", "target": "order_flow_imbalance"}, token=False)[0] == 401
+        status, parked = child.post("/commands", {"verb": "park", "target": "order_flow_imbalance"})
+        assert status == 200
+        status, removed = child.post("/commands", {"verb": "remove_symbol", "target": "binance:NKN/USDT"})
+        assert status == 200
+        assert child.post("/commands", {"verb": "park", "target": "nobody"})[0] in (404, 422)
+        child.wait_for_sequence(removed["sequence"] + 300)
+        assert child.post("/commands", {"verb": "snapshot", "target": ""})[0] == 200
+        child.wait_for(lambda health: health["parts"]["snapshots"]["sequence"] > removed["sequence"])
+        kept = child.stop()
+    assert replayed(folder) == kept
+    assert replayed(folder, "--until-sequence", str(parked["sequence"] - 1))["digest"] != kept["digest"]
+    with Child(folder, **FAST) as child:
+        health = child.health()
+        strategies = {one["name"]: one for one in health["parts"]["strategies"]}
+        assert strategies["order_flow_imbalance"]["state"] == "parked"
+        assert all("NKN/USDT" not in feed["symbols"] for feed in health["parts"]["feeds"])
+        child.stop()
+
+
+def test_another_configuration_folds_the_journal_anew(lived: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(lived, tmp_path / "data"))
+    before = json.loads((folder / "digest.json").read_bytes())
+    with Child(folder, **FAST, FEATURES__VIEWS="market,technical_1s,derived") as child:
+        assert "made by another definition" in (folder / "log.jsonl").read_text()
+        child.wait_for_sequence(before["sequence"] + 200)
+        kept = child.stop()
+    assert replayed(folder) == kept
+    # What the first configuration made of the inputs up to then is still what it was.
+    assert replayed(folder, "--until-sequence", str(before["sequence"])) == before
+    assert command("verify", folder).returncode == 0
+    # And back again: the snapshots of the first configuration fit, and what came since is folded by it.
+    with Child(folder, **FAST) as child:
+        child.wait_for_sequence(kept["sequence"] + 200)
+        back = child.stop()
+    assert replayed(folder) == back
+    assert replayed(folder, "--until-sequence", str(kept["sequence"])) == kept
+    assert command("verify", folder).returncode == 0
+
+
+def test_history_is_folded_first_and_no_strategy_hears_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    words = ("--warm", str(LTC))
+    with Child(folder, *words, **FAST, FEEDS__SYMBOLS="BTC/USDT") as child:
+        health = child.wait_for_sequence(7000)
+        status, read = child.post(
+            "/get-online-features",
+            {"features": ["technical:rsi_14"], "entities": {"exchange": ["binance"], "symbol": ["LTC/USDT"]}},
+            token=False,
+        )
+        assert status == 200
+        assert read["results"][2]["statuses"] == ["PRESENT"]
+        child.stop()
+    assert health["live_sequence"] > 6000
+    again = replayed(folder)
+    assert again == json.loads((folder / "digest.json").read_bytes())
+    with Child(folder, *words, **FAST) as child:
+        assert "not warmed" in child.stderr()
+        child.stop()
+
+
+def test_a_second_daemon_is_told_who_has_the_folder(lived: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(lived, tmp_path / "data"))
+    with Child(folder, **FAST) as child:
+        done = command("run", "--data", folder, TICKFOLD_SERVER__PORT="0")
+        assert done.returncode == 3
+        assert f"in use by process {child.process.pid}" in done.stderr
+        port = child.url.rpartition(":")[2]
+        done = command("run", "--data", tmp_path / "other", TICKFOLD_SERVER__PORT=port)
+        assert done.returncode == 3
+        assert port in done.stderr
+        child.stop()
+
+
+def test_sigterm_stops_within_five_seconds_and_takes_the_exchange_along(tmp_path: Path) -> None:
+    with Child(tmp_path / "data", **FAST) as child:
+        child.wait_for_sequence(500)
+        exchange = children(child.process.pid)
+        assert exchange
+        begun = time.monotonic()
+        child.stop()
+        assert time.monotonic() - begun < 5.0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in exchange)
+
+
+def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
+    with Child(tmp_path / "data", **FAST) as child:
+        child.wait_for_sequence(100)
+        # Both are there before the loop sees the first.
+        child.process.send_signal(signal.SIGSTOP)
+        child.process.send_signal(signal.SIGTERM)
+        child.process.send_signal(signal.SIGINT)
+        child.process.send_signal(signal.SIGCONT)
+        child.process.communicate(timeout=20)
+        assert child.process.returncode in (0, 128 + signal.SIGTERM)
+
+
+# A disk that fills up -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[Path]:
+    """A file system of its own of so many MiB. Needs the right to mount one."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {done.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave nothing of a disk."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+        except OSError:
+            return ballast
+
+
+SMALL = {**FAST, "JOURNAL__SEGMENT_MIB": "1", "FEEDS__REPLAY_SPEED": "80"}
+
+
+def journal_of(health: Any) -> Any:
+    return health["parts"]["journal"]
+
+
+def test_a_full_disk_is_declared_and_healed_with_a_break_and_a_snapshot(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 12) as disk, Child(disk / "data", **SMALL) as child:
+        child.wait_for_sequence(2000)
+        ballast = fill(disk)
+        health = child.wait_for(lambda health: journal_of(health)["state"] == "not journaling")
+        assert health["status"] == "degraded"
+        assert "No space left" in journal_of(health)["detail"]
+        lost_from = journal_of(health)["sequence"] + 1
+        health = child.wait_for_sequence(health["live_sequence"] + 500)
+        assert journal_of(health)["state"] == "not journaling", "it folds on"
+        ballast.unlink()
+        health = child.wait_for(lambda health: journal_of(health)["state"] == "journaling")
+        child.wait_for_sequence(health["live_sequence"] + 500)
+        kept = child.stop()
+        assert replayed(disk / "data") == kept
+        done = command("verify", disk / "data", "--json")
+        verdict = json.loads(done.stdout)
+        assert done.returncode == 0, verdict
+        [lost] = verdict["breaks"]
+        assert lost["first"] == lost_from
+        assert lost["last"] > lost["first"]
+        assert "No space left" in lost["reason"]
+        with Child(disk / "data", **SMALL) as again:
+            assert again.health()["live_sequence"] >= kept["sequence"]
+            kept = again.stop()
+        assert replayed(disk / "data") == kept
+
+
+def test_a_full_disk_stops_the_daemon_if_it_is_told_so(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 12) as disk:
+        with Child(disk / "data", **SMALL, JOURNAL__ON_FAILURE="stop") as child:
+            child.wait_for_sequence(2000)
+            ballast = fill(disk)
+            child.process.communicate(timeout=60)
+            assert child.process.returncode == 3
+            assert "No space left" in child.stderr()
+        ballast.unlink()
+        with Child(disk / "data", **SMALL) as child:
+            kept = child.stop()
+        assert replayed(disk / "data") == kept
+
+
+def test_old_segments_go_but_never_what_the_oldest_snapshot_needs(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    config = {
+        **SMALL,
+        "JOURNAL__EXPORT": "true",
+        "JOURNAL__RETENTION_MIB": "16",
+        "SNAPSHOTS__EVERY_S": "0.3",
+        "SNAPSHOTS__KEEP": "2",
+        "FEEDS__REPLAY_SPEED": "1000",
+    }
+    first = folder / "journal" / f"{1:020d}.seg"
+    with Child(folder, **config) as child:
+        child.wait_for(lambda _: not first.exists(), 120)
+        kept = child.stop()
+    assert replayed(folder) == kept
+    verdict = json.loads(command("verify", folder, "--json").stdout)
+    assert verdict["passed"]
+    assert verdict["first"] > 1
+    done = command("replay", folder, "--until-sequence", "5", "--digest")
+    assert done.returncode == 2
+    assert "journal" in done.stderr
+    assert os.listdir(folder / "ticks")
