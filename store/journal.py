@@ -201,6 +201,11 @@ class Journal:
         return self._disk.segments
 
     @property
+    def sealed(self) -> int:
+        """Last sequence of the newest sealed segment: it rises when there is something to export. 0 if there is none."""
+        return self._disk.sealed[-1].last_sequence if self._disk.sealed else 0
+
+    @property
     def size_bytes(self) -> int:
         """Bytes that the journal has on the disk, those that are only reserved included."""
         return self._disk.size_bytes(self._segment)

@@ -210,13 +210,13 @@ def test_in_the_background_it_exports_what_is_there_and_what_comes(tmp_path: Pat
     folder = tmp_path / "journal"
     with open_journal(folder) as written:
         rows = fill(written, keys_of(3), [30] * 10)
-        wait_for(lambda: written.synced > 0)
+        wait_for(lambda: written.sealed > 0)
         exporter = Exporter(folder, tmp_path / "ticks")
         exporter.start()
         wait_for(lambda: exporter.exported > 0)
         rows += fill(written, keys_of(3), [30] * 10)
-        wait_for(lambda: scan(folder).segments[-2].is_sealed)
         last = scan(folder).segments[-2].last_sequence
+        wait_for(lambda: written.sealed == last)
         exporter.notify()
         wait_for(lambda: exporter.exported == last)
         exporter.stop()

@@ -536,18 +536,17 @@ def kill_and_look(folder: Path, seeds: range) -> None:
     """Kill a process that writes as fast as it can, again and again, and read what it left."""
     for seed in seeds:
         chance = random.Random(seed)
-        fsync = ("never", "interval", "always")[seed % 3]
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.journaling", str(folder), str(seed), fsync], cwd=ROOT, stdout=subprocess.PIPE
-        )
-        assert child.stdout is not None
         acknowledged = 0
-        for _ in range(chance.randint(1, 400)):
-            acknowledged = int(child.stdout.readline())
-        child.kill()
-        rest = child.stdout.read().decode()
-        child.wait()
-        child.stdout.close()
+        fsync = ("never", "interval", "always")[seed % 3]
+        command = [sys.executable, "-m", "tests.journaling", str(folder), str(seed), fsync]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            try:
+                for _ in range(chance.randint(1, 400)):
+                    acknowledged = int(child.stdout.readline())
+            finally:
+                child.kill()
+            rest = child.stdout.read()
         whole = rest[: rest.rfind("\n") + 1].split()
         acknowledged = int(whole[-1]) if whole else acknowledged
         inputs = [row for row in read_plain(folder) if not isinstance(row, Checkpoint)]
