@@ -124,7 +124,8 @@ class Disk:
                     segment, sequence = self._retired[0], self._retired[2]
             self._force_names()
             force(segment.fd)
-            self.synced = max(self.synced, sequence)
+            if not self.failure:
+                self.synced = max(self.synced, sequence)
 
     # -- what there is
 
@@ -156,7 +157,8 @@ class Disk:
             self._wake.clear()
             try:
                 self.finish_retired()
-                if self._interval_s is not None and self.synced < self._newest()[1]:
+                # Once it failed, a system may call pages clean that it never wrote: what it says then proves nothing.
+                if self._interval_s is not None and not self.failure and self.synced < self._newest()[1]:
                     self.sync()
             except OSError as error:
                 self.failure = self.failure or f"cannot be forced to the disk: {error.strerror}"
