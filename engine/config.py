@@ -197,8 +197,8 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
     return _convert(raw, where, overridden)
 
 
-def to_toml(config: Config) -> str:
-    """Return the configuration as TOML, every key with its resolved value."""
+def to_toml(config: Config | Mapping[str, Any]) -> str:
+    """Return the configuration, as structs or as plain tables, as TOML: every key with its resolved value."""
     lines: list[str] = []
 
     def table(name: str, values: Mapping[str, Any]) -> None:

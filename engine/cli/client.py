@@ -117,6 +117,10 @@ class Row(msgspec.Struct, frozen=True):
     timestamp: str  # RFC 3339; "" if there is no value yet
 
 
+class TokenWantedError(ServiceError):
+    """A daemon that listens beyond this machine answers only those who have its token."""
+
+
 class Client:
     """Asks one daemon over one connection, made again when it is lost."""
 
@@ -172,7 +176,7 @@ class Client:
                 f"no daemon answers at {self.url}: {_reason(error)}; `tickfold run` starts one"
             ) from error
         if status == http.client.UNAUTHORIZED:
-            raise ServiceError(f"{self.url}{path}: wants the token of its data folder: --token-file DIR/token")
+            raise TokenWantedError(f"{self.url}{path}: wants the token of its data folder: --token-file DIR/token")
         if status != http.client.OK:
             raise ServiceError(f"{self.url}{path}: answered {status} {_said(answer)}; expected 200")
         return answer

@@ -1,4 +1,4 @@
-"""`tickfold config`: the configuration as it is resolved."""
+"""`tickfold config`: the configuration as it is resolved, without its secrets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from engine.cli.options import DONE, Verbs, add_verb, read_config
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
-    add_verb(verbs, "config", show_config, "print the configuration as it is resolved")
+    add_verb(verbs, "config", show_config, "print the configuration as it is resolved, secrets redacted")
 
 
 def show_config(options: argparse.Namespace) -> int:
-    """Print the resolved configuration."""
+    """Print the resolved configuration. What is redacted has to be filled in again where it is to be read back."""
     import msgspec
 
     from engine.config import to_toml
+    from engine.redact import redact
 
-    config = read_config(options)
-    print(msgspec.json.encode(config).decode() if options.json else to_toml(config), end="\n" if options.json else "")
+    shown = redact(msgspec.to_builtins(read_config(options)))
+    print(msgspec.json.encode(shown).decode() if options.json else to_toml(shown), end="\n" if options.json else "")
     return DONE
