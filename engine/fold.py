@@ -128,6 +128,8 @@ class Fold:
         """What operators added (True) and removed (False), by "exchange:symbol"."""
         self.is_history = False
         """Whether recorded ticks are folded as history, of which no strategy hears."""
+        self.journal: Callable[[Admitted], None] | None = None
+        """Gets what `push` has admitted before it is folded: a replay into a data folder writes it there."""
         self.configured: Configured | None = None
         """The newest configuration among the inputs: says by what they are folded, and changes nothing."""
         self.before_change: Callable[[int], None] | None = None
@@ -271,7 +273,10 @@ class Fold:
         """Admit market inputs and fold them, in their order. The keys in the block are numbers of `self.keys`."""
         self.open_keys()
         for start, stop in self.cuts(block):
-            self.take(self.ingress.admit(block if stop - start == len(block) else block.take(slice(start, stop))))
+            admitted = self.ingress.admit(block if stop - start == len(block) else block.take(slice(start, stop)))
+            if self.journal is not None:
+                self.journal(admitted)
+            self.take(admitted)
 
     def replay(self, admitted: Admitted) -> None:
         """Fold market inputs that were admitted, numbered and journaled before."""

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from engine.app.keeper import Keeper
+from engine.app.keeper import Keeper, write_digest
 from engine.app.recording import Recording
 from engine.clock import LiveClock
 from engine.config import Config
-from engine.errors import ConfigError, EngineError, JournalError, ServiceError
+from engine.errors import ConfigError, EngineError, JournalError
 from engine.events import Command, Configured, Heartbeat, History
 from engine.fold import Fold
 from engine.health import Digested, FeedHealth, JournalHealth, SnapshotHealth
@@ -39,7 +39,7 @@ from replay.driver import build_fold
 from replay.history import fold_journal, restore_newest
 from replay.merge import merge
 from replay.sources import Source
-from store.folder import DataFolder, write_atomically
+from store.folder import DataFolder
 from store.journal import Journal
 from store.journal_reader import scan
 
@@ -466,7 +466,7 @@ class Daemon:
                 self._intake.drain()
                 if self._intake.journal is not None:
                     await self._keeper.take()
-                    self._write_digest()
+                    self._result = write_digest(self.folder, self.fold)
         except EngineError as error:
             self._log.error(
                 "the last state was not kept", error=str(error), hint="the journal has all that leads to it"
@@ -485,15 +485,3 @@ class Daemon:
     def result(self) -> dict[str, Any] | None:
         """What `tickfold replay DIR --digest --json` prints of the same inputs: the last that was kept, None if nothing was."""
         return self._result
-
-    def _write_digest(self) -> None:
-        result = {
-            "inputs": self.fold.folded,
-            "sequence": self.fold.ingress.next_sequence - 1,
-            "digest": self.fold.digest(),
-        }
-        try:
-            write_atomically(self.folder.digest, msgspec.json.format(msgspec.json.encode(result)) + b"\n")
-        except OSError as error:
-            raise ServiceError(f"{self.folder.digest}: {error.strerror}") from error
-        self._result = result

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from engine.clock import Clock
 from engine.digest import ChainState
-from engine.errors import JournalError
+from engine.errors import JournalError, ServiceError
 from engine.events import Configured, Key
 from engine.fold import Fold
 from engine.health import Digested, SnapshotHealth
 from engine.state import Capture, FoldState, KeyState, chain_digests, state_digest
-from store.folder import DataFolder
+from store.folder import DataFolder, write_atomically
 from store.journal import Journal
 from store.snapshot import VERSION, FileHead, SnapshotWriter, chains_of, prune, snapshots
 
@@ -45,6 +47,19 @@ class Taken:
     bytes_written: int
     digests: dict[str, str]
     lanes: dict[Key, bytes] = field(default_factory=dict)
+
+
+def write_digest(folder: DataFolder, fold: Fold) -> dict[str, Any]:
+    """Write what `tickfold replay DIR --digest --json` prints of the same inputs into the folder; return it.
+
+    Raises ServiceError if the disk will not have it.
+    """
+    result = {"inputs": fold.folded, "sequence": fold.ingress.next_sequence - 1, "digest": fold.digest()}
+    try:
+        write_atomically(folder.digest, msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    except OSError as error:
+        raise ServiceError(f"{folder.digest}: {error.strerror}") from error
+    return result
 
 
 class Keeper:

@@ -48,6 +48,12 @@ def add(verbs: Verbs) -> None:
     )
     add_selection(replay)
     replay.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="keep journal, snapshot and digests there, as a daemon that goes on from them",
+    )
+    replay.add_argument(
         "--speed", type=speed, default=None, metavar="X", help='"max" (default), or a multiple of the recorded pace'
     )
     replay.add_argument("--digest", action="store_true", help="print the digests: equal for equal inputs, on every run")
@@ -67,24 +73,29 @@ def fold_sources(options: argparse.Namespace) -> int:
     sources = open_sources(options.sources)
     if any(isinstance(source, JournalSource) for source in sources) and selection_of(options).is_whole:
         return _fold_folder(options, config, sources)
-    with_digest = options.digest or not options.sources
+    with_digest = options.digest or not options.sources or options.data is not None
     logger = configure(options.verbose)
     reporter = Reporter(logger, options.verbose)
     title = ", ".join(source.name for source in sources)
     view = TerminalView(title, lambda: total_rows(sources)) if _is_watched(options) else None
-    fold = build_fold(config, load_strategies(config), digests=with_digest, report=view.hear if view else reporter)
+    strategies = load_strategies(config)
+    fold = build_fold(config, strategies, digests=with_digest, report=view.hear if view else reporter)
     logger.info("online store", views=", ".join(fold.features.views), bytes_a_key=fold.features.memory_per_key())
     pace = _pacer(options.speed) if options.speed else None
     started = time.perf_counter()
-    if view:
-        with view:
-            view.watch(fold)
-            drive(fold, sources, selection_of(options), pace=pace, speed=options.speed or 1.0, progress=view.advance)
-            fold.stop()
+    with contextlib.ExitStack() as stack:
+        if options.data is not None:
+            from engine.app.journaled import kept_in
+
+            stack.enter_context(kept_in(options.data, config, fold, strategies))
+        if view:
+            stack.enter_context(view).watch(fold)
+        progress = view.advance if view else None
+        drive(fold, sources, selection_of(options), pace=pace, speed=options.speed or 1.0, progress=progress)
+        if options.data is None:
+            fold.stop()  # in a data folder it has not ended: a daemon may go on
+        if view:
             view.finish()
-    else:
-        drive(fold, sources, selection_of(options), pace=pace, speed=options.speed or 1.0)
-        fold.stop()
     _print_result(options, config, sources, fold, time.perf_counter() - started, with_digest)
     return DONE
 
