@@ -5,7 +5,8 @@ Line        n (from 1 in each file), kind (connect, recv, send), recv_ns, conn, 
 Blocks      lines are written a block at a time, each a gzip member of its own and whole lines: at least every second. So a file is
             valid up to its last whole block whatever happens to the process, and `zcat` reads it like any other
 Names       NAME-20240808T235414Z.jsonl.gz by the time of its first line, with `.part` behind it until it is complete: synced, then
-            renamed. A new file begins when one is large enough, and with each hour of UTC
+            renamed. With _002 and so on in the same second, so that the order of names is that of time. A new file begins when
+            one is large enough, and with each hour of UTC
 After kill  `recover` cuts what a dead recorder left behind to its last whole block, and gives it its name. A lock says who is dead
 Disk full   the file is cut to its last whole block and completed; `tick` and `close` raise; what comes after that is counted as lost
 """
@@ -210,7 +211,7 @@ class _File:
         stamp = datetime.fromtimestamp(time_ns // NS_PER_S, UTC).strftime("%Y%m%dT%H%M%SZ")
         number = 1
         while True:
-            stem = f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}-{number}"
+            stem = f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}_{number:03d}"
             self.path = folder / (stem + SUFFIX)
             self._part = folder / (stem + SUFFIX + PART)
             number += 1
