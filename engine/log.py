@@ -43,7 +43,7 @@ from engine.redact import redact
 
 REFUSED_SHOWN = 5
 LIFECYCLE = frozenset(
-    {"starting", "recovered", "ready", "listening", "feed connected", "feed recovered", "snapshot", "stopping", "stopped"}
+    {"starting", "recovered", "warmed", "ready", "listening", "feed connected", "feed recovered", "snapshot", "stopping", "stopped"}
 )  # fmt: skip
 """What happens a few times in a daemon's life, and whoever watches it wants to see."""
 FIELD_CHARACTERS = 16_384

@@ -23,6 +23,7 @@ SHELL: dict[str, str] = {
     "engine/clock.py": "LiveClock: the one place where the machine's time comes in",
     "engine/log.py": "stamps what is logged",
     "engine/watchdog.py": "measures how long the loop was held",
+    "engine/doctor.py": "measures clocks and disks",
     "engine/jit.py": "times compilation, and keeps compiled code on disk",
     "engine/serving/security.py": "makes the token, which nobody may guess",
 }
