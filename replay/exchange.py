@@ -155,6 +155,7 @@ class Exchange:
         bound = self._runner.addresses[0]
         self.url = f"ws://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"ws://{bound[0]}:{bound[1]}"
         self._scheduler = asyncio.create_task(self._run(), name="exchange")
+        self._scheduler.add_done_callback(self._ended)
         return self.url
 
     async def serve_until(self, stopped: asyncio.Event) -> None:
@@ -167,6 +168,12 @@ class Exchange:
                 self._scheduler.result()
         finally:
             waiting.cancel()
+
+    def _ended(self, scheduler: asyncio.Task[None]) -> None:
+        if not scheduler.cancelled() and (error := scheduler.exception()) is not None:
+            self._log.error(
+                "nothing is sent any longer: a defect of tickfold", error=f"{type(error).__name__}: {error}"
+            )
 
     async def stop(self) -> None:
         """Say goodbye to all clients (1001, going away) and let go of the port."""
