@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
-import struct
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -24,7 +22,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from engine.clock import Clock, LiveClock
 from engine.errors import ConfigError, FeedError, ReplayError, ServiceError
 from feeds.products import built_in_products
-from replay.binance_session import BinanceSession, session_of, wrapping
+from replay.binance_session import session_of, wrapping
+from replay.exchange_client import CLOSE, CLOSE_S, PING, PONG, TEXT, Client, frame_of
 from replay.tape import Pace, Tape
 
 RECORDING_HEADER: Final = "X-Tickfold-Recording"
@@ -37,12 +36,8 @@ ROUND_S: Final = (
     0.001  # rounds are not closer than this: a write for each message of a burst would cost more than the messages
 )
 REQUEST_BYTES_MAX: Final = 262_144  # of a message, and of an address: 1,024 names of streams are 20,000
-CLOSE_S: Final = 2.0  # so long a client may take to say goodbye
-SEND_BUFFER_BYTES: Final = 262_144  # of the system, for each client
-RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # what SO_LINGER wants for it
 BEHIND_NS: Final = NS_PER_S  # from here on it says that it cannot keep the pace
 BEHIND_EVERY_NS: Final = 10 * NS_PER_S
-TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A  # first byte of a frame, which is whole
 
 
 class Exchange:
@@ -91,9 +86,9 @@ class Exchange:
                 self._wrappings[stream] = wrapping(stream)
         if not self.tapes:
             raise ReplayError("no tape to serve")
-        self._clients: dict[_Client, None] = {}
-        self._subscribers: dict[str, list[_Client]] = {}
-        self._pings: deque[tuple[float, _Client]] = deque()  # in the order in which they are due
+        self._clients: dict[Client, None] = {}
+        self._subscribers: dict[str, list[Client]] = {}
+        self._pings: deque[tuple[float, Client]] = deque()  # in the order in which they are due
         self._pace: Pace | None = None
         self._cursor = -1
         """Position up to which all has been sent."""
@@ -208,7 +203,7 @@ class Exchange:
         transport = request.transport
         if transport is None:
             return response
-        client = _Client(response, transport, session, self._messages_a_second)
+        client = Client(response, transport, session, self._messages_a_second)
         self._clients[client] = None
         self._subscribe(client, {}, session.streams)
         self._pings.append((asyncio.get_running_loop().time() + self._ping_s, client))
@@ -224,7 +219,7 @@ class Exchange:
         self._log.warning("refused a connection", status=status, reason=reason)
         return web.Response(status=status, text=reason + "\n")
 
-    async def _listen(self, client: _Client) -> None:
+    async def _listen(self, client: Client) -> None:
         """Answer a client until it leaves or asks too much."""
         now = asyncio.get_running_loop().time
         while True:
@@ -240,15 +235,15 @@ class Exchange:
             if message.type is WSMsgType.PONG:
                 client.pong(bytes(message.data))
             elif message.type is WSMsgType.PING:
-                self._write(client, _frame(PONG, bytes(message.data)))
+                self._write(client, frame_of(PONG, bytes(message.data)))
             else:
                 before = client.session.streams
-                self._write(client, _frame(TEXT, client.session.answer(message.data)))
+                self._write(client, frame_of(TEXT, client.session.answer(message.data)))
                 if client.session.streams is not before:
                     self._subscribe(client, before, client.session.streams)
                     self._wake()
 
-    def _subscribe(self, client: _Client, before: dict[str, None], after: dict[str, None]) -> None:
+    def _subscribe(self, client: Client, before: dict[str, None], after: dict[str, None]) -> None:
         """Note what a client wants to hear. Streams that do not exist are no error, and silent."""
         for stream in before:
             if stream not in after and stream in self._wrappings:
@@ -259,26 +254,26 @@ class Exchange:
             if stream not in before and stream in self._wrappings:
                 self._subscribers.setdefault(stream, []).append(client)
 
-    def _forget(self, client: _Client) -> None:
+    def _forget(self, client: Client) -> None:
         if client in self._clients:
             del self._clients[client]
             self._subscribe(client, client.session.streams, {})
             self._pings = deque(ping for ping in self._pings if ping[1] is not client)
 
-    def _note_drop(self, client: _Client, why: str) -> None:
+    def _note_drop(self, client: Client, why: str) -> None:
         """Forget a client that is to be disconnected, and let it be heard."""
         client.is_dropped = True
         self._forget(client)
         self.dropped[why] = self.dropped.get(why, 0) + 1
         self._log.warning("disconnected a client", why=why, streams=len(client.session.streams))
 
-    def _drop(self, client: _Client, why: str, reason: str) -> None:
+    def _drop(self, client: Client, why: str, reason: str) -> None:
         """Disconnect a client without waiting for it."""
         self._note_drop(client, why)
-        client.transport.write(_frame(CLOSE, WSCloseCode.POLICY_VIOLATION.to_bytes(2, "big") + reason.encode()))
+        client.transport.write(frame_of(CLOSE, WSCloseCode.POLICY_VIOLATION.to_bytes(2, "big") + reason.encode()))
         asyncio.get_running_loop().call_later(CLOSE_S, client.abort)
 
-    def _write(self, client: _Client, frames: bytes) -> None:
+    def _write(self, client: Client, frames: bytes) -> None:
         if client.is_dropped or client.transport.is_closing():
             return
         if client.transport.get_write_buffer_size() + len(frames) > self._unread_bytes_max:
@@ -334,11 +329,11 @@ class Exchange:
                         if client.session.combined:
                             if combined is None:
                                 before, after = wrappings[stream]
-                                combined = _frame(TEXT, before + payload + after)
+                                combined = frame_of(TEXT, before + payload + after)
                             client.frames.append(combined)
                         else:
                             if raw is None:
-                                raw = _frame(TEXT, payload)
+                                raw = frame_of(TEXT, payload)
                             client.frames.append(raw)
                     self.sent += len(clients)
                 count += 1
@@ -378,7 +373,7 @@ class Exchange:
                 continue
             payload = str(self._clock.now() // 1_000_000).encode()
             client.pings[payload] = now
-            self._write(client, _frame(PING, payload))
+            self._write(client, frame_of(PING, payload))
             self._pings.append((now + self._ping_s, client))
 
     async def _wait(self, seconds: float | None) -> None:
@@ -396,68 +391,6 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
-
-
-class _Client:
-    """One connection."""
-
-    def __init__(
-        self,
-        response: web.WebSocketResponse,
-        transport: asyncio.Transport,
-        session: BinanceSession,
-        messages_a_second: int,
-    ) -> None:
-        self.response, self.transport, self.session = response, transport, session
-        # Left to itself the system takes 4 MB more for a client that does not read, and nobody sees them.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self.frames: list[bytes] = []
-        """What the round that is going on has for it."""
-        self.is_dropped = False
-        self.pings: dict[bytes, float] = {}
-        """Payload of each unanswered ping, oldest first, and when it was sent. As many as fit into the time for a pong."""
-        self._messages: deque[float] = deque(maxlen=messages_a_second)
-
-    @property
-    def unanswered_since(self) -> float | None:
-        """When the oldest unanswered ping was sent."""
-        return next(iter(self.pings.values()), None)
-
-    def pong(self, payload: bytes) -> None:
-        """Take an answer: the copy of a ping's payload. One that was not asked for does not help."""
-        if payload in self.pings:
-            self.pings.clear()
-
-    def may_send(self, now: float) -> bool:
-        """Note a message of the client, and tell whether it keeps the limit in every second."""
-        messages = self._messages
-        within = len(messages) < (messages.maxlen or 0) or now - messages[0] >= 1.0
-        messages.append(now)
-        return within
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close as the protocol wants it; after a while without asking."""
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self.response.close(code=code, message=reason.encode())
-        except (TimeoutError, ConnectionError):
-            self.abort()
-
-    def abort(self) -> None:
-        """Reset the connection, and forget what the system still holds for it."""
-        if not self.transport.is_closing():
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
-        self.transport.abort()
-
-
-def _frame(kind: int, payload: bytes) -> bytes:
-    """Return a frame as a server sends it: whole, not masked, not compressed."""
-    length = len(payload)
-    if length < 126:
-        return bytes((kind, length)) + payload
-    if length < 65_536:
-        return bytes((kind, 126)) + length.to_bytes(2, "big") + payload
-    return bytes((kind, 127)) + length.to_bytes(8, "big") + payload
 
 
 def _is_loopback(host: str) -> bool:
