@@ -176,7 +176,7 @@ export class Charts {
     );
     this.tip.hidden = false;
     const x = Math.min(Math.max(best.x - this.tip.offsetWidth / 2, 4), this.root.clientWidth - this.tip.offsetWidth - 4);
-    const y = best.y + top + (best.y + top > this.tip.offsetHeight + 24 ? -this.tip.offsetHeight - 14 : 14);
+    const y = best.y + top + (best.y + top > this.tip.offsetHeight + 48 ? -this.tip.offsetHeight - 14 : 14);
     this.tip.style.transform = `translate(${x}px, ${y}px)`;
   }
 

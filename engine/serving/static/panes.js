@@ -55,7 +55,7 @@ export const PANES = {
     ],
     range: (low, high) => padded(Math.min(low ?? 0, 0), Math.max(high ?? 0, 0), 0.18),
     guides: [0],
-    ticks: 3,
+    ticks: 4,
     format: (value) => (value === 0 ? "0" : short(value)),
     needs: ["macd", 26, "MACD"],
   },
