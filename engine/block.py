@@ -5,9 +5,9 @@ Trades and quotes share the columns: a quote's bid and bid size lie where a trad
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -41,9 +41,11 @@ class Keys:
         return len(self._keys)
 
 
-@dataclass(frozen=True)
-class Block:
-    """Columns of equal length, contiguous, never written to. What a row does not have is NaN, 0, NO_ID."""
+class Block(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """Columns of equal length, contiguous, never written to. What a row does not have is NaN, 0, NO_ID.
+
+    A struct, because live there is one for each tick: as a dataclass it took 3 us to make.
+    """
 
     key: npt.NDArray[np.int32]  # as `Keys` numbers them
     kind: npt.NDArray[np.uint8]  # IS_TRADE or IS_QUOTE
@@ -60,13 +62,20 @@ class Block:
     def __len__(self) -> int:
         return len(self.key)
 
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """All columns, in the order of their declaration."""
+        return (
+            self.key, self.kind, self.timestamp, self.received, self.price, self.volume, self.side, self.ask, self.ask_volume,
+            self.trade_id, self.late,
+        )  # fmt: skip
+
     def take(self, rows: slice | npt.NDArray[Any]) -> Block:
         """Return the rows of a slice, a mask or an index array."""
-        return Block(*(column[rows] if len(column) else column for column in vars(self).values()))
+        return Block(*[column[rows] if len(column) else column for column in self.columns()])
 
     def with_key(self, key: npt.NDArray[np.int32]) -> Block:
         """Return the same rows under other keys."""
-        return replace(self, key=key)
+        return msgspec.structs.replace(self, key=key)
 
     @classmethod
     def concatenate(cls, blocks: list[Block]) -> Block:
@@ -83,4 +92,4 @@ class Block:
                 parts = [p if len(p) else np.full(len(b), np.nan) for p, b in zip(parts, blocks, strict=True)]
             return np.concatenate(parts)
 
-        return cls(**{f.name: column(f.name) for f in fields(cls)})
+        return cls(*[column(name) for name in cls.__struct_fields__])

@@ -28,8 +28,12 @@ class Chain:
 
     def extend(self, rows: npt.NDArray[np.float64]) -> None:
         """Append rows (count x width, float64; the first column is the timestamp's int64 bits)."""
-        chunk = CHUNK_ROWS * rows.shape[1] * 8
-        self.open += np.ascontiguousarray(rows, dtype="<f8").data.cast("B")
+        self.append(np.ascontiguousarray(rows, dtype="<f8").data.cast("B"), rows.shape[1] * 8)
+
+    def append(self, rows: bytes | memoryview, width: int) -> None:
+        """Append rows of `width` bytes each."""
+        chunk = CHUNK_ROWS * width
+        self.open += rows
         done = 0
         while len(self.open) - done >= chunk:
             self.digest = hashlib.sha256(self.digest + self.open[done : done + chunk]).digest()
@@ -56,6 +60,13 @@ class Digests:
         """Append rows that are in their final form."""
         if len(rows):
             self._chains.setdefault(name, Chain()).extend(rows)
+
+    def append(self, name: Name, row: bytes) -> None:
+        """Append one row in its final form, as bytes."""
+        chain = self._chains.get(name)
+        if chain is None:
+            chain = self._chains[name] = Chain()
+        chain.append(row, len(row))
 
     def states(self, names: Iterable[Name] | None = None) -> list[ChainState]:
         """Copy the chains of these streams, of all by default; those without a row are left out."""

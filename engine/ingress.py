@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -309,8 +309,7 @@ def compiled_follow() -> Callable[..., int]:
     return compile_function(follow, FOLLOW_SIGNATURE, "the ingress of journaled inputs")
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A block that went through the ingress. `received` is what the block's was, made never to decrease within a key."""
 
     block: Block

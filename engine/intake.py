@@ -265,7 +265,7 @@ class Intake:
         head, waiting = self._head, self._tail - self._head
         if not head:
             raise BufferError(f"{waiting} inputs wait: expected feeds to stop reading at {HIGH_WATER}")
-        for column in vars(self._columns).values():
+        for column in self._columns.columns():
             column[:waiting] = column[head : self._tail].copy()
         self._told = deque((row - head, event) for row, event in self._told)
         self._head, self._tail = 0, waiting
@@ -282,7 +282,7 @@ class Intake:
         places = self._head + np.concatenate([[0], np.cumsum(keep)])
         self._told = deque((int(places[row - self._head]), event) for row, event in self._told)
         left = int(np.count_nonzero(keep))
-        for column in vars(self._columns).values():
+        for column in self._columns.columns():
             column[self._head : self._head + left] = column[at][keep]
         self._tail = self._head + left
         self.shed += gone

@@ -12,10 +12,11 @@ future, so no experiment can see that it holds it. Steps of compiled features ca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -295,7 +296,7 @@ def _altered(block: Block, past: npt.NDArray[np.bool_], random: np.random.Genera
     delay = np.cumsum(random.integers(0, 50_000_000, count))
     timestamp[future] += delay
     received[future] += delay
-    altered = replace(
+    altered = msgspec.structs.replace(
         block,
         price=changed(block.price),
         volume=changed(block.volume),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Protocol
 
@@ -114,7 +114,7 @@ class JournalSource:
     def blocks(self, keys: Keys) -> Iterator[Block]:
         for item in read(self.folder.journal, keys):
             if isinstance(item, Admitted):
-                yield replace(item.block, received=item.received)
+                yield msgspec.structs.replace(item.block, received=item.received)
 
     def notes(self) -> list[str]:
         return []

@@ -70,7 +70,7 @@ class LiveDaemon(Daemon):
             part = self.block.take(slice(self.next, min(self.next + 256, stop)))
             now = self.clock.now()
             times = {"timestamp": part.timestamp + self.shift, "received": np.minimum(part.timestamp + self.shift, now)}
-            self.fold.push(Block(**{**vars(part), **times}))
+            self.fold.push(msgspec.structs.replace(part, **times))
             self.latency.add(max(self.clock.now() - now, 1) // len(part), times=len(part))
             self.next += len(part)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -107,7 +108,7 @@ def ahead(by_ns: int) -> Block:
     block = market()
     received = block.received + np.where(block.kind == IS_QUOTE, by_ns, 0)
     order = np.argsort(received, kind="stable")
-    return Block(**{**vars(block), "received": received}).take(order)
+    return msgspec.structs.replace(block, received=received).take(order)
 
 
 def test_a_join_by_timestamp_is_caught_and_named_where_quotes_arrive_later_than_they_are_stamped() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,7 +111,7 @@ def test_all_columns_stay_together_where_trades_have_no_quote_columns() -> None:
     keys = Keys()
     trades = block_of(keys, [trade(at=float(i), price=1.0 + i, side=1) for i in range(5)])
     empty = np.empty(0)
-    bare = Block(**{**vars(trades), "ask": empty, "ask_volume": empty})
+    bare = msgspec.structs.replace(trades, ask=empty, ask_volume=empty)
     quotes = block_of(keys, [quote(at=i + 0.5, ask=50.0 + i) for i in range(5)])
     both = Block.concatenate(list(merge([iter(cut(bare, 2)), iter(cut(quotes, 3))])))
     assert both.kind.tolist() == [IS_TRADE, IS_QUOTE] * 5

@@ -119,7 +119,7 @@ def test_the_row_groups_of_a_file_are_of_no_consequence(tmp_path: Path) -> None:
     whole = pq.read_table(TRADES)
     _, expected = read(TRADES)
     _, found = read(written(tmp_path / "t.parquet", whole, row_group_size=77))
-    for name, column in vars(expected).items():
+    for name, column in msgspec.structs.asdict(expected).items():
         assert column.tolist() == getattr(found, name).tolist(), name
 
 
@@ -178,7 +178,8 @@ def test_a_path_that_is_no_recording_is_refused_with_what_was_expected(tmp_path:
     (tmp_path / "a.csv").write_text("x")
     assert refusal(tmp_path / "none.parquet") == f"{tmp_path}/none.parquet: no such file"
     assert refusal(tmp_path).endswith(
-        "expected a Parquet file of ticks or quotes, or a capture (.jsonl, .jsonl.gz), found a folder"
+        "expected a Parquet file of ticks or quotes, a capture (.jsonl, .jsonl.gz) or a data folder of the daemon (with journal/ in it), "
+        "found another folder"
     )
     assert (
         refusal(tmp_path / "a.csv")
