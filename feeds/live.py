@@ -58,7 +58,7 @@ class Feed:
         self._stopped = asyncio.Event()
         self._stopped.set()
         self._defect: BaseException | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], None] = {}
         self._unsaid: list[FeedStatus] = []
         for symbol in symbols:
             self.add(symbol)
@@ -107,8 +107,8 @@ class Feed:
         self._links.remove(link)
         if self._session is not None:
             task = asyncio.get_running_loop().create_task(link.stop())
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._leaving[task] = None
+            task.add_done_callback(lambda done: self._leaving.pop(done, None))
 
     async def run(self) -> None:
         """Dial, and go on until `stop` or cancellation. Raises nothing that the network has done. Runs once."""

@@ -211,7 +211,7 @@ def chains_of(path: Path, kind: str) -> Iterator[ChainState]:
 
 def prune(folder: Path, keep: int) -> list[Found]:
     """Delete all but the newest `keep` snapshots, and what was begun and never finished; return those that are left, newest first."""
-    for part in folder.glob("*.part"):
+    for part in sorted(folder.glob("*.part")):
         part.unlink(missing_ok=True)
     found = snapshots(folder)
     for old in found[keep:]:

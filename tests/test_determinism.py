@@ -24,6 +24,9 @@ SHELL: dict[str, str] = {
     "engine/log.py": "stamps what is logged",
     "engine/watchdog.py": "measures how long the loop was held",
     "engine/doctor.py": "measures clocks and disks",
+    "engine/app/daemon.py": "the shell: says how long it took to recover, and when to try the journal again",
+    "engine/app/keeper.py": "measures what a snapshot costs the loop, so that it can give way",
+    "engine/app/journaled.py": "says when a data folder was made",
     "engine/jit.py": "times compilation, and keeps compiled code on disk",
     "engine/serving/security.py": "makes the token, which nobody may guess",
 }
