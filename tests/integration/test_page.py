@@ -23,7 +23,6 @@ import pytest_asyncio
 from aiohttp import ClientSession
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
-from engine.block import Block
 from engine.events import FeatureEvent, FeedStatus, Gap, Signal
 from engine.serving import page as page_module
 from engine.serving.frames import Frames
