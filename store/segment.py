@@ -84,6 +84,12 @@ def list_segments(folder: Path) -> list[Path]:
         raise JournalError(f"{folder}: cannot be listed: {error.strerror}") from error
 
 
+def first_sequence(folder: Path) -> int:
+    """Return the sequence of the oldest input that a journal can hold; 1 for an empty one."""
+    segments = list_segments(folder)
+    return int(segments[0].stem) if segments else 1
+
+
 def unpack_header(path: Path, page: bytes) -> Header:
     """Return the header in a page. Raises JournalCorruptError."""
     if len(page) < HEADER_BYTES:

@@ -41,7 +41,7 @@ from replay.merge import merge
 from replay.sources import Source
 from store.folder import DataFolder
 from store.journal import Journal
-from store.journal_reader import scan
+from store.segment import first_sequence
 
 if TYPE_CHECKING:
     from store.export import Exporter
@@ -265,7 +265,7 @@ class Daemon:
         begins = 1 if found is None else found.head.configured.begins
         if found is None:
             if last:
-                begins = scan(self.folder.journal).first_sequence
+                begins = first_sequence(self.folder.journal)
             self.fold.start()
             self.fold.ingress.next_sequence = begins
         restored = self.fold.ingress.next_sequence - 1
@@ -375,15 +375,15 @@ class Daemon:
     async def _look_after(self) -> None:
         """Do what is due: heartbeats, digests in the journal, another try to journal."""
         heartbeat_ns = round(self.config.feeds.heartbeat_s * NS_PER_S)
-        segments = 0
+        sealed = 0
         while True:
             await asyncio.sleep(TICK_S)
             now = self.clock.now()
             if now - self._intake.newest >= heartbeat_ns and not self._intake.waiting:
                 self._intake.offer([Heartbeat(now, now)])
             if self._intake.journal is not None:
-                if self._exporter is not None and self._journal.segments != segments:
-                    segments = self._journal.segments
+                if self._exporter is not None and self._journal.sealed != sealed:
+                    sealed = self._journal.sealed
                     self._exporter.notify()
                 try:
                     self._keeper.note_digest()
