@@ -91,7 +91,7 @@ def test_a_strategys_handler_that_blocks_is_named_with_its_strategy_and_line(run
     heard = run(watched(lambda: fold.push([trade(BTC, 1.0)]), wanted="strategy"))
     when, held, what = next(hold for hold in heard if "strategy" in hold[2])
     assert re.fullmatch(r"strategy slow: \S+ \((folding|test_watchdog)\.py:\d+\)", what), what
-    assert 90 * MS <= held <= 5_000 * MS
+    assert 60 * MS <= held <= 5_000 * MS
     assert before <= when <= time.time_ns() - held + 50 * MS
 
 
@@ -135,16 +135,14 @@ def test_without_a_strategy_the_innermost_frame_of_our_packages_is_named(run: Lo
 
 
 def test_what_is_not_ours_is_named_by_its_innermost_python_frame(run: Loop) -> None:
-    heard = run(watched(block, wanted="block"))
-    assert any(re.fullmatch(r"\S*test_watchdog:block:\d+", what) for _, _, what in heard), heard
+    run(watched(block, wanted=r"^\S*test_watchdog:block:\d+$"))
 
     def decode() -> None:
         end = time.perf_counter() + 0.2
         while time.perf_counter() < end:
             json.dumps([0] * 1_000, indent=1)  # with an indent it is Python that encodes
 
-    heard = run(watched(decode, wanted="decode"))
-    assert any(re.fullmatch(r"\S*decode:\d+, in json\.\S+:\d+", what) for _, _, what in heard), heard
+    run(watched(decode, wanted=r"^\S*decode:\d+, in json\.\S+:\d+$"))
 
 
 def test_what_most_of_the_time_went_to_is_the_name(run: Loop) -> None:
@@ -152,7 +150,7 @@ def test_what_most_of_the_time_went_to_is_the_name(run: Loop) -> None:
         block(0.08)
         spin(0.4)
 
-    heard = run(watched(both, wanted="spin|block"))
+    heard = run(watched(both, wanted="spin:"))
     assert any(re.search(r"test_watchdog:spin:\d+$", what) and held > 400 * MS for _, held, what in heard), heard
 
 
@@ -170,7 +168,7 @@ def test_a_garbage_collection_is_named_as_what_it_is(run: Loop, hold: Callable[[
     finally:
         kept.clear()
         gc.collect()
-    assert any(re.match(r"garbage collection, \d+ ms(, in \S+)?$", what) for _, _, what in heard), heard
+    assert any(re.match(r"garbage collection, \d+ ms(, in .+)?$", what) for _, _, what in heard), heard
 
 
 def test_many_short_callbacks_and_an_idle_loop_are_no_hold(run: Loop) -> None:
