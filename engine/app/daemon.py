@@ -32,7 +32,7 @@ from engine.intake import Intake
 from engine.latency import Latency
 from engine.log import Reporter
 from engine.serving.server import Server, serve
-from engine.watchdog import Watchdog
+from engine.watchdog import PROCESS_HELD, Watchdog
 from feeds.live import Feed, binance_feed
 from replay.definition import definition_of, fold_config
 from replay.driver import build_fold
@@ -398,7 +398,9 @@ class Daemon:
 
     def _held(self, when: int, how_long: int, what: str) -> None:
         self._holds.append((when, how_long, what))
-        self._log.warning("loop held", ms=round(how_long / 1e6, 1), by=what)
+        # A starved machine is nobody's fault here.
+        say = self._log.info if what == PROCESS_HELD else self._log.warning
+        say("loop held", ms=round(how_long / 1e6, 1), by=what)
 
     def _cannot_journal(self, error: JournalError) -> bool:
         """The journal cannot be written. Returns whether to fold on without it."""
