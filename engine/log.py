@@ -62,7 +62,8 @@ def configure(verbose: bool) -> Any:
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, sort_keys=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(10 if verbose else 30),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        # Made anew for each record, so that it goes to what stderr is then, and not to one that was closed since.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     return structlog.get_logger()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ def add(verbs: Verbs) -> None:
 
 def run_daemon(options: argparse.Namespace) -> int:
     """Run the daemon until SIGINT or SIGTERM; a second one ends it at once."""
+    # Until the loop takes the signals over, SIGTERM ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
     import asyncio
 
     import uvloop

@@ -25,13 +25,12 @@ from engine.cli import build_parser
 from engine.config import Config, to_toml
 from tests.folding import COMMAND, LTC, QUOTES, TRADES, environment
 
-VERBS = ("run", "replay", "audit", "config")
+VERBS = ("run", "replay", "verify", "exchange", "record", "audit", "top", "doctor", "config")
 JSON_VERBS = {
     "replay": ("replay", LTC, "--json"),
     "replay with digests": ("replay", LTC, "--digest", "--json"),
     "audit": ("audit", LTC, "--cuts", "1", "--to", "2025-06-21T12:50:00Z", "--json"),
     "config": ("config", "--json"),
-    "run": ("run", "--json"),
 }
 TRACEBACK = "Traceback (most recent call last)"
 
@@ -226,7 +225,7 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "folder": (
         ("replay", "."),
-        "expected a Parquet file of ticks or quotes, or a capture (.jsonl, .jsonl.gz), found a folder",
+        "expected a Parquet file of ticks or quotes, a capture (.jsonl, .jsonl.gz) or a data folder of the daemon (with journal/ in it)",
     ),
     "missing configuration": (("config", "--config", "none.toml"), "none.toml: No such file or directory"),
     "unknown symbol": (
@@ -424,12 +423,24 @@ def test_an_interrupted_paced_replay_ends_with_130_and_one_line(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_an_interrupted_run_ends_with_0(number: str, tmp_path: Path) -> None:
-    # The strategy interrupts its own process: the run is over before anybody else could.
-    suicidal = plugin(tmp_path, f"os.kill(os.getpid(), signal.{number})")
-    done = tickfold("run", cwd=tmp_path, **quick(tmp_path, suicidal))
+def test_an_interrupted_run_ends_with_0_and_one_document(number: str, tmp_path: Path) -> None:
+    # The strategy interrupts its own process, once: a second signal would end it at once.
+    once = plugin(tmp_path, f"os.environ.pop('ONCE', None) and os.kill(os.getpid(), signal.{number})")
+    settings = {**quick(tmp_path, once), "ONCE": "1", "TICKFOLD_SERVER__PORT": "0"}
+    done = tickfold("run", "--json", "--data", tmp_path / "data", cwd=tmp_path, **settings)
+    assert (done.code, done.err) == (0, "")
+    assert len(done.out.splitlines()) == 1
+    assert json.loads(done.out) == json.loads((tmp_path / "data" / "digest.json").read_bytes())
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_run_that_is_interrupted_while_it_starts_ends_with_0(number: str, tmp_path: Path) -> None:
+    # The file of a strategy is run when the daemon is built.
+    early = plugin(tmp_path, "pass")
+    early.write_text(f"import os, signal\n\nos.kill(os.getpid(), signal.{number})\n\n{early.read_text()}")
+    settings = {**quick(tmp_path, early), "TICKFOLD_SERVER__PORT": "0"}
+    done = tickfold("run", "--data", tmp_path / "data", cwd=tmp_path, **settings)
     assert done.code == 0
-    assert done.lines()[-1] == "interrupted"
     assert TRACEBACK not in done.err
 
 

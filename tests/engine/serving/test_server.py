@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import socket
@@ -256,7 +257,9 @@ async def test_headers_that_trickle_are_given_up_all_the_same(hasty: Server) -> 
             number += 1
             writer.write(b"X-%d: slowly\r\n" % number if number < 100 else b"")
             await asyncio.wait([waiting], timeout=0.01)
-    assert waiting.result() == b""
+    # What was on its way to a socket that is closed already is answered by a reset.
+    with contextlib.suppress(ConnectionResetError):
+        assert waiting.result() == b""
     writer.close()
 
 
