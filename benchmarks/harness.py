@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("tickfold", "numpy", "numba", "pyarrow", "msgspec", "TA-Lib", "talipp", "nautilus_trader")
+PACKAGES = ("tickfold", "numpy", "numba", "pyarrow", "msgspec", "aiohttp", "uvloop", "TA-Lib", "talipp", "nautilus_trader")
 Run = Callable[[], object]
 
 
@@ -239,15 +239,17 @@ class Report:
     def _markdown(self, made: dict[str, Any]) -> str:
         host = made["machine"]
         versions = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
+        more = [name for name in ("p99.9", "max") if any(name in line for line in made["lines"])]
         rows = [
-            "| | unit | n | min | median | p99 | wall median | per second | wanted | |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+            f"| | unit | n | min | median | p99 |{''.join(f' {name} |' for name in more)} wall median | per second | wanted | |",
+            f"| --- | --- | ---: | ---: | ---: | ---: |{' ---: |' * len(more)} ---: | ---: | --- | --- |",
         ]
         for line in made["lines"]:
             wall = _number(line["wall_median"]) if "wall_median" in line else ""
             rate = f"{line['per_second_at_median']:,.0f}" if "per_second_at_median" in line else ""
             verdict = {True: "met", False: "**missed**", None: ""}[line.get("met")]
             numbers = " | ".join(_number(line[name]) for name in ("min", "median", "p99"))
+            numbers += "".join(f" | {_number(line[name]) if name in line else ''}" for name in more)
             cells = (line["line"], line["unit"], line["n"], numbers, wall, rate, line.get("wanted", ""), verdict)
             rows.append(f"| {' | '.join(str(cell) for cell in cells)} |")
         head = (

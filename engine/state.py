@@ -86,13 +86,13 @@ def fold_state(fold: Fold) -> FoldState:
     )
 
 
-def key_state(fold: Fold, code: int) -> KeyState:
-    """Copy one key's own."""
+def key_state(fold: Fold, code: int, room: npt.NDArray[np.float64] | None = None) -> KeyState:
+    """Copy one key's own, its arena into `room` if that fits."""
     key = fold.keys[code]
     names: dict[str, list[Name]] = {"inputs": [key], "features": [(view, *key) for view in fold.features.views]}
     return KeyState(
         key=key,
-        lane=fold.features.lane(key).copy() if fold.ingress.has_input(code) else {},
+        lane=fold.features.lane(key).copy(room) if fold.ingress.has_input(code) else {},
         chains={kind: fold.digests[kind].states(names[kind]) for kind in KEYED},
     )
 
@@ -134,12 +134,18 @@ def restore(fold: Fold, state: FoldState, keys: Iterable[KeyState]) -> None:
 
 
 class Capture:
-    """Takes the state of a fold at the sequence where it is made, while the fold goes on. `sink` gets each key's once."""
+    """Takes the state of a fold at the sequence where it is made, while the fold goes on. `sink` gets each key's once.
 
-    def __init__(self, fold: Fold, sink: Callable[[KeyState], None]) -> None:
+    room: memory for the arenas of large keys, made ready before.
+    """
+
+    def __init__(
+        self, fold: Fold, sink: Callable[[KeyState], None], room: Mapping[Key, npt.NDArray[np.float64]] | None = None
+    ) -> None:
         self.state = fold_state(fold)
         self._fold = fold
         self._sink = sink
+        self._room = room or {}
         self._pending = dict.fromkeys(range(len(self.state.keys)))
         fold.before_change = self._take
 
@@ -155,7 +161,7 @@ class Capture:
     def _take(self, code: int) -> None:
         if code in self._pending:
             del self._pending[code]
-            self._sink(key_state(self._fold, code))
+            self._sink(key_state(self._fold, code, self._room.get(self._fold.keys[code])))
 
 
 def lane_digest(parts: Iterable[bytes]) -> bytes:

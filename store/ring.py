@@ -8,7 +8,7 @@ A row's `timestamp` is the newest its key had seen, so both times never decrease
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,14 +156,25 @@ class Lane:
         return stamps.item(TIMESTAMP, slot), stamps.item(RECEIVED, slot), stamps.item(SEQUENCE, slot)
 
     @property
+    def arena_size(self) -> int:
+        """Values in the arena."""
+        return self.arena.size
+
+    @property
     def nbytes(self) -> int:
         """Memory of the state and the rows."""
         return int(self.arena.nbytes + self.rows.nbytes)
 
-    def copy(self) -> dict[str, npt.NDArray[Any]]:
-        """Copy all that a restart must know: the arena, and of each clock the newest rows that are kept, oldest first."""
+    def copy(self, room: npt.NDArray[np.float64] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Copy all that a restart must know: the arena, and of each clock the newest rows that are kept, oldest first.
+
+        room: memory that was touched before and has the arena's size; copying a large arena into fresh memory takes ten times as long.
+        """
         keep = int(self._header[KEEP])
-        result: dict[str, npt.NDArray[Any]] = {"arena": self.arena.copy()}
+        if room is None or room.size != self.arena.size:
+            room = np.empty_like(self.arena)
+        room[:] = self.arena
+        result: dict[str, npt.NDArray[Any]] = {"arena": room}
         for scope in self.program.scopes:
             count = min(self.position(scope.index), keep, self.emitted(scope.index))
             at = slice(self.position(scope.index) - count, self.position(scope.index))
@@ -219,13 +230,17 @@ class OnlineStore:
 
     def state_parts(self, lane: Mapping[str, npt.NDArray[Any]]) -> Iterator[bytes]:
         """What a digest of the state covers of a lane's copy: the arena, and the newest rows by their order, not by where they lie."""
-        yield self.program.canonical(lane["arena"])
+        yield from self.program.canonical(lane["arena"])
         for scope in self.program.scopes:
             rows = lane[f"rows_{scope.index}"]
             yield rows.view(np.int64)[[TIMESTAMP, RECEIVED]].tobytes()
             values = rows[STAMPS:].copy()
             values[np.isnan(values)] = np.nan
             yield values.tobytes()
+
+    def all_lanes(self) -> Iterable[Lane]:
+        """The lanes of all keys."""
+        return self.lanes.values()
 
     def memory_per_key(self) -> int:
         """Bytes that a key takes from the start; windows of time grow beyond that, up to `window_ticks_max` trades."""

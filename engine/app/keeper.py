@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from engine.clock import Clock
 from engine.digest import ChainState
@@ -30,6 +32,8 @@ from store.snapshot import VERSION, FileHead, SnapshotWriter, chains_of, prune, 
 
 HOLD_NS = 1_000_000
 """How long keys are copied at a stretch."""
+LARGE = 1 << 19
+"""Values in an arena, 4 MiB, from which on memory for its copy is made ready before: fresh pages cost ten times the copy itself."""
 COPIES_WAITING = 16
 """Keys that were copied and are not written yet: beyond that, copying waits."""
 INLINE_BYTES = 8 << 20
@@ -47,6 +51,15 @@ class Taken:
     bytes_written: int
     digests: dict[str, str]
     lanes: dict[Key, bytes] = field(default_factory=dict)
+
+
+def _touched(sizes: dict[Key, int]) -> dict[Key, npt.NDArray[np.float64]]:
+    """Return memory for arenas, every page of it touched, without holding the interpreter: reading into it lets others run."""
+    room = {key: np.empty(size) for key, size in sizes.items()}
+    with Path("/dev/zero").open("rb", buffering=0) as zeros:
+        for array in room.values():
+            zeros.readinto(array.data.cast("B"))
+    return room
 
 
 def write_digest(folder: DataFolder, fold: Fold) -> dict[str, Any]:
@@ -145,12 +158,14 @@ class Keeper:
             if self._fold.ingress.next_sequence - 1 == self._sequence:
                 return None
             copies: queue.SimpleQueue[KeyState | None] = queue.SimpleQueue()
+            loop = asyncio.get_running_loop()
+            sizes = {lane.key: lane.arena_size for lane in self._fold.features.all_lanes() if lane.arena_size > LARGE}
+            room = await loop.run_in_executor(self._pool, _touched, sizes) if sizes else {}
             started = time.perf_counter_ns()
-            capture = Capture(self._fold, copies.put)
+            capture = Capture(self._fold, copies.put, room)
             created = self._clock.now()
-            writing = asyncio.get_running_loop().run_in_executor(
-                self._pool, self._write, capture.state, created, copies
-            )
+            writing = loop.run_in_executor(self._pool, self._write, capture.state, created, copies)
+            del room
             try:
                 while capture.step():
                     if time.perf_counter_ns() - started >= HOLD_NS:
