@@ -24,7 +24,18 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("tickfold", "numpy", "numba", "pyarrow", "msgspec", "aiohttp", "uvloop", "TA-Lib", "talipp", "nautilus_trader")
+PACKAGES = (
+    "tickfold",
+    "numpy",
+    "numba",
+    "pyarrow",
+    "msgspec",
+    "aiohttp",
+    "uvloop",
+    "TA-Lib",
+    "talipp",
+    "nautilus_trader",
+)
 Run = Callable[[], object]
 
 
