@@ -6,8 +6,6 @@ quote may already hold this trade's effect; a strategy meant for trading would l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 from engine.events import FeatureEvent, Signal
@@ -25,8 +23,11 @@ class OrderFlowImbalance(Strategy):
     class State(msgspec.Struct):
         position: dict[str, int] = {}  # by "exchange symbol": the last signal
 
-    def on_features(self, event: FeatureEvent) -> Iterator[Signal]:
-        """Signal when the lean of flow and book changes."""
+    def on_features(self, event: FeatureEvent) -> list[Signal] | None:
+        """Signal when the lean of flow and book changes.
+
+        It returns rather than yields: it hears every trade, and a generator for each, mostly of nothing, takes as long as all the rest.
+        """
         flow, book = event["trade_imbalance_1m"], 0.0
         threshold = self.parameters.threshold
         if abs(flow) > threshold:
@@ -37,6 +38,6 @@ class OrderFlowImbalance(Strategy):
         position = 1 if is_long else -1 if is_short else 0
         key = f"{event.exchange} {event.symbol}"
         if position == self.state.position.get(key, 0):
-            return
+            return None
         self.state.position[key] = position
-        yield self.signal(event, position, f"takers {flow:+.2f}, book {book:+.2f}")
+        return [self.signal(event, position, f"takers {flow:+.2f}, book {book:+.2f}")]
