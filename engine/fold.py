@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from engine.actor import Actor, Supervisor
 from engine.block import Block, Keys
-from engine.digest import Digests
+from engine.digest import ChainState, Digests
 from engine.errors import ConfigError, StrategyError
 from engine.events import (
     Command,
@@ -163,6 +163,30 @@ class Fold:
             self._digest_rows(code, counts)
         self._undigested.clear()
         return self._digests
+
+    @property
+    def digest_kinds(self) -> tuple[str, ...]:
+        """inputs, features, predictions, signals."""
+        return tuple(self._digests)
+
+    @property
+    def digest_bytes(self) -> int:
+        """Bytes in open chunks: what hashing all streams takes."""
+        return sum(digests.open_bytes for digests in self._digests.values())
+
+    def key_chains(self, code: int) -> dict[str, list[ChainState]]:
+        """Copy the chains that belong to a key, by kind."""
+        key = self.keys[code]
+        if code in self._undigested:
+            self._digest_rows(code, self._undigested.pop(code))
+        return {
+            "inputs": self._digests["inputs"].states([key]),
+            "features": self._digests["features"].states([(view, *key) for view in self.features.views]),
+        }
+
+    def loose_chains(self) -> dict[str, list[ChainState]]:
+        """Copy the chains that belong to no key alone, by kind."""
+        return {kind: self._digests[kind].states() for kind in ("predictions", "signals")}
 
     @property
     def gaps(self) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -42,7 +43,8 @@ class Intake:
     """Feeds' way into the fold. Everything runs on the loop.
 
     journal: None folds without one. later: schedules a call for the next turn of the loop. failed: hears of the first input that could
-    not be journaled; False says that nothing more is to be folded. latency: gets the time from an input's `received` to the end of its fold.
+    not be journaled; False says that nothing more is to be folded. broke: hears of an error of the engine's own while inputs were
+    folded; nothing more is. latency: gets the time from an input's `received` to the end of its fold.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Intake:
         clock: Clock,
         later: Callable[[Callable[[], None]], object],
         failed: Callable[[JournalError], bool],
+        broke: Callable[[BaseException], None],
         latency: Latency,
         shed_behind_ns: int,
     ) -> None:
@@ -62,6 +65,7 @@ class Intake:
         self._clock = clock
         self._later = later
         self._failed = failed
+        self._broke = broke
         self._shed_behind_ns = shed_behind_ns
         self._shed_at = 0
         self._latency = latency
@@ -162,16 +166,18 @@ class Intake:
     # -- what the daemon uses
 
     def tell(self, event: T) -> T:
-        """Number, journal and fold an input that is not of the market, at once; return it with its sequence.
+        """Number, journal and fold an input that is not of the market, behind all that waits; return it with its sequence.
 
         Raises ConfigError for a command that cannot be obeyed; it is no input then.
         """
+        self.drain()
         self._fold.check(event)
         numbered = msgspec.structs.replace(event, sequence=self._fold.ingress.number())
         self._write(lambda journal: journal.append_event(numbered))
         if self._is_stopped():
             raise JournalError(f"{type(event).__name__} cannot be journaled, and the engine stops")
-        self._fold.obey(numbered)
+        with self._unbroken():
+            self._fold.obey(numbered)
         self.newest = numbered.received
         return numbered
 
@@ -182,7 +188,10 @@ class Intake:
         for start in range(0, len(block), size):
             admitted = self._fold.ingress.admit(block.take(slice(start, start + size)))
             self._journal(admitted)
-            self._fold.take(admitted)
+            if self._is_stopped():
+                return
+            with self._unbroken():
+                self._fold.take(admitted)
             self.newest = max(self.newest, int(admitted.received[-1]))
 
     def use_clock(self, clock: Clock) -> None:
@@ -226,11 +235,12 @@ class Intake:
                 staged.append(numbered)
         if self._is_stopped():
             return
-        for part in staged:
-            if isinstance(part, Admitted):
-                self._fold.take(part)
-            else:
-                self._fold.obey(part)
+        with self._unbroken():
+            for part in staged:
+                if isinstance(part, Admitted):
+                    self._fold.take(part)
+                else:
+                    self._fold.obey(part)
         done = self._clock.now()
         self.newest = max(self.newest, first)
         self._latency.add(done - first, count)
@@ -241,6 +251,16 @@ class Intake:
             self._later(self._turn)
         if not self._drained.is_set() and self._tail - self._head <= LOW_WATER:
             self._drained.set()
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """Let nothing be folded any more once something was journaled and not folded: its state is not what the journal makes."""
+        try:
+            yield
+        except BaseException as error:
+            self.stopped = True
+            self._broke(error)
+            raise
 
     def _journal(self, admitted: Admitted) -> None:
         if admitted.sequence.any():
@@ -286,4 +306,6 @@ class Intake:
             column[self._head : self._head + left] = column[at][keep]
         self._tail = self._head + left
         self.shed += gone
-        self._told.appendleft((self._head, Shed(gone, f"{behind_ms} ms behind", now, now)))
+        # It stands before what waited longest, so it is of that time: `received` never decreases from input to input.
+        first = max(self.newest, self._columns.received.item(self._head) if left else now)
+        self._told.appendleft((self._head, Shed(gone, f"{behind_ms} ms behind", first, first)))

@@ -15,15 +15,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engine.digest import ChainState, Name, hexdigest_of, update
+from engine.block import NO_ID
+from engine.digest import ChainState, hexdigest_of, update
 from engine.errors import StoreError
 from engine.events import Heartbeat, Key
+from engine.ingress import RECEIVED
 
 if TYPE_CHECKING:
     from engine.fold import Fold
-
-KEYED = ("inputs", "features")  # kinds of streams whose chains belong to a key
-LOOSE = ("predictions", "signals")
 
 
 class ActorState(msgspec.Struct, frozen=True):
@@ -67,7 +66,7 @@ class FoldState:
 
 
 def fold_state(fold: Fold) -> FoldState:
-    """Copy all that is not a key's own."""
+    """Copy all that is not a key's own. Raises what an actor's `snapshot` raises."""
     supervised = fold.supervisor.actors.values()
     return FoldState(
         sequence=fold.ingress.next_sequence - 1,
@@ -82,19 +81,14 @@ def fold_state(fold: Fold) -> FoldState:
         is_history=fold.is_history,
         symbols=dict(fold.symbols),
         actors=tuple(ActorState(one.name, one.listening, *one.record(), one.actor.snapshot()) for one in supervised),
-        chains={kind: fold.digests[kind].states() for kind in LOOSE},
+        chains=fold.loose_chains(),
     )
 
 
-def key_state(fold: Fold, code: int, room: npt.NDArray[np.float64] | None = None) -> KeyState:
-    """Copy one key's own, its arena into `room` if that fits."""
+def key_state(fold: Fold, code: int, *, has_lane: bool, room: npt.NDArray[np.float64] | None = None) -> KeyState:
+    """Copy one key's own, with `has_lane` its arena and rows too: into `room` if that fits."""
     key = fold.keys[code]
-    names: dict[str, list[Name]] = {"inputs": [key], "features": [(view, *key) for view in fold.features.views]}
-    return KeyState(
-        key=key,
-        lane=fold.features.lane(key).copy(room) if fold.ingress.has_input(code) else {},
-        chains={kind: fold.digests[kind].states(names[kind]) for kind in KEYED},
-    )
+    return KeyState(key=key, lane=fold.features.lane(key).copy(room) if has_lane else {}, chains=fold.key_chains(code))
 
 
 def restore(fold: Fold, state: FoldState, keys: Iterable[KeyState]) -> None:
@@ -136,16 +130,26 @@ def restore(fold: Fold, state: FoldState, keys: Iterable[KeyState]) -> None:
 class Capture:
     """Takes the state of a fold at the sequence where it is made, while the fold goes on. `sink` gets each key's once.
 
-    room: memory for the arenas of large keys, made ready before.
+    room: memory for the arenas of large keys, made ready before. with_lanes: without, only what digests need is taken. A fold has one
+    capture at a time: raises StoreError if another is under way.
     """
 
     def __init__(
-        self, fold: Fold, sink: Callable[[KeyState], None], room: Mapping[Key, npt.NDArray[np.float64]] | None = None
+        self,
+        fold: Fold,
+        sink: Callable[[KeyState], None],
+        room: Mapping[Key, npt.NDArray[np.float64]] | None = None,
+        *,
+        with_lanes: bool = True,
     ) -> None:
+        if fold.before_change is not None:
+            raise StoreError("a snapshot is being taken: expected one at a time")
         self.state = fold_state(fold)
+        self.is_aborted = False
         self._fold = fold
         self._sink = sink
         self._room = room or {}
+        self._with_lanes = with_lanes
         self._pending = dict.fromkeys(range(len(self.state.keys)))
         fold.before_change = self._take
 
@@ -153,15 +157,28 @@ class Capture:
         """Take one more key; return whether there was one. Lets go of the fold after the last."""
         code = next(iter(self._pending), None)
         if code is None:
-            self._fold.before_change = None
+            self._let_go()
             return False
         self._take(code)
         return True
 
+    def abort(self) -> None:
+        """Take nothing more. What was not complete by then is aborted."""
+        self.is_aborted = self.is_aborted or bool(self._pending)
+        self._pending.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._fold.before_change == self._take:
+            self._fold.before_change = None
+
     def _take(self, code: int) -> None:
-        if code in self._pending:
-            del self._pending[code]
-            self._sink(key_state(self._fold, code, self._room.get(self._fold.keys[code])))
+        if code not in self._pending:
+            return
+        del self._pending[code]
+        # Whether it has a state is asked of the moment that is captured: its first input may have come since.
+        has_lane = self._with_lanes and bool(self.state.ingress[code, RECEIVED] != NO_ID)
+        self._sink(key_state(self._fold, code, has_lane=has_lane, room=self._room.get(self._fold.keys[code])))
 
 
 def lane_digest(parts: Iterable[bytes]) -> bytes:

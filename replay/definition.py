@@ -9,6 +9,8 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -18,6 +20,8 @@ from engine.digest import update
 from engine.errors import ReplayError
 from engine.events import Configured
 from store.ring import OnlineStore
+
+OURS = ("engine", "feeds", "store", "replay", "strategies")
 
 
 def fold_config(config: Config) -> str:
@@ -52,8 +56,31 @@ def config_of(configured: Configured, other: Config) -> Config:
 
 
 def _source(kind: type) -> str:
-    """The text of the file that a class is defined in: what it calls there belongs to it."""
-    try:
-        return inspect.getsource(sys.modules[kind.__module__])
-    except (OSError, TypeError, KeyError):
-        return f"{kind.__module__}.{kind.__qualname__}"
+    """The text of the file that a class is defined in, and of the files beside or below it that it imports from."""
+    module = sys.modules.get(kind.__module__)
+    home = Path(getattr(module, "__file__", None) or "").parent
+    texts: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        found = waiting.pop()
+        path = getattr(found, "__file__", None)
+        if found is None or path is None or path in texts or home not in Path(path).parents or _is_others(found, kind):
+            continue
+        try:
+            texts[path] = inspect.getsource(found)
+        except (OSError, TypeError):
+            continue
+        for value in vars(found).values():
+            waiting.append(
+                value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+            )
+    # By their place relative to the plugin's: the same files elsewhere are the same definition.
+    parts = [f"{Path(path).relative_to(home)}\n{text}" for path, text in sorted(texts.items())]
+    return "\n".join(parts) or f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_others(module: ModuleType, kind: type) -> bool:
+    """Whether a module is no part of a plugin: an installed package, or tickfold itself, of which the program's source says what counts."""
+    top = module.__name__.partition(".")[0]
+    path = Path(module.__file__ or "")
+    return "site-packages" in path.parts or (top in OURS and top != kind.__module__.partition(".")[0])

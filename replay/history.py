@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.block import Keys
 from engine.config import Config
-from engine.errors import JournalError, ReplayError
+from engine.errors import EngineError, JournalError, ReplayError
 from engine.events import Configured
 from engine.fold import TOLD, Fold
 from engine.ingress import Admitted
@@ -76,8 +76,8 @@ def landmarks(folder: DataFolder, until: int | None = None) -> Landmarks:
     return marks
 
 
-def beginning(folder: DataFolder, marks: Landmarks, sequence: int) -> Beginning:
-    """Return where to begin for the state at a sequence.
+def beginnings(folder: DataFolder, marks: Landmarks, sequence: int) -> list[Beginning]:
+    """Return where one may begin for the state at a sequence, the best first: with the first input, or at the oldest snapshot that leads there.
 
     Raises ReplayError that says what is gone if nothing of what is kept leads there.
     """
@@ -85,11 +85,15 @@ def beginning(folder: DataFolder, marks: Landmarks, sequence: int) -> Beginning:
     # A configuration that came after a break was made of all that was kept, across the break; one that lived through it was not.
     lived_through = [one.last_lost for one in marks.breaks if configured.sequence <= one.last_lost < sequence]
     if not lived_through and marks.first <= configured.begins:
-        return Beginning(configured, configured.begins - 1, None)
+        return [Beginning(configured, configured.begins - 1, None)]
     oldest = max([configured.sequence, *lived_through])
-    for found in reversed(snapshots(folder.snapshots)):
-        if found.head.definition == configured.definition and oldest <= found.head.sequence <= sequence:
-            return Beginning(configured, found.head.sequence, found)
+    fit = [
+        Beginning(configured, found.head.sequence, found)
+        for found in reversed(snapshots(folder.snapshots))
+        if found.head.definition == configured.definition and oldest <= found.head.sequence <= sequence
+    ]
+    if fit:
+        return fit
     why = "inputs were not journaled" if lived_through else f"the journal begins at sequence {marks.first}"
     raise ReplayError(
         f"{folder.path}: the state at sequence {sequence} cannot be folded again: {why}, and no snapshot between {oldest} and there is kept"
@@ -122,16 +126,23 @@ def past(
     `use_journaled`: fold by the configuration that was in force, rather than by `config`. Raises ReplayError if nothing of what is
     kept leads there.
     """
-    found = beginning(folder, marks, sequence)
-    used = config_of(found.configured, config) if use_journaled else config
-    plugins = strategies(used)
-    fold = build_fold(used, plugins, digests=True, report=report, begins=False)
-    definition = definition_of(used, fold.features, plugins)  # type: ignore[arg-type]
-    _begin(fold, found, definition)
-    return Past(fold, found, used, definition == found.configured.definition)
+    why = ""
+    for found in beginnings(folder, marks, sequence):
+        used = config_of(found.configured, config) if use_journaled else config
+        plugins = strategies(used)
+        fold = build_fold(used, plugins, digests=True, report=report, begins=False)
+        definition = definition_of(used, fold.features, plugins)  # type: ignore[arg-type]
+        try:
+            _begin(fold, found, definition)
+        except (OSError, EngineError) as error:
+            why = why or str(error)  # the next newer snapshot may be good
+            continue
+        return Past(fold, found, used, definition == found.configured.definition)
+    raise ReplayError(why)
 
 
 def _begin(fold: Fold, found: Beginning, definition: str) -> None:
+    """Bring a fold that was not started to where folding begins. Raises ReplayError if it computes something else than the snapshot."""
     if found.snapshot is None:
         fold.start()
         fold.ingress.next_sequence = found.after + 1
@@ -144,27 +155,31 @@ def _begin(fold: Fold, found: Beginning, definition: str) -> None:
 
 
 def restore_newest(
-    fold: Fold, folder: DataFolder, definition: str, last: int, passed_over: Callable[[str], None]
-) -> Found | None:
-    """Make a fold that was not started what the newest good snapshot of its definition up to `last` was taken of; return that, or None.
+    build: Callable[[], tuple[Fold, str]], folder: DataFolder, last: int, passed_over: Callable[[str], None]
+) -> tuple[Fold, str, Found | None]:
+    """Return a fold that is what the newest good snapshot of its definition was taken of, its definition, and that snapshot.
 
-    `passed_over` hears why each newer one was not taken.
+    build: makes a fold that was not started, and its definition; called again where a snapshot turns out not to fit half-way. None
+    for the snapshot: nothing was restored, and the fold is as it was built. A snapshot newer than the journal, which ends at `last`,
+    is deleted: the inputs that it was of are lost, and others will get their numbers. `passed_over` hears why each was not taken.
     """
+    fold, definition = build()
     for found in snapshots(folder.snapshots, passed_over):
         if found.head.sequence > last:
-            passed_over(f"{found.path}: it is newer than the journal, which ends at {last}")
+            passed_over(f"{found.path}: deleted, for it is newer than the journal, which ends at {last}")
+            found.path.unlink(missing_ok=True)
         elif found.head.definition != definition:
             passed_over(f"{found.path}: made by another definition of features or strategies")
         else:
             try:
-                state, keys = read_snapshot(found)
-            except (OSError, JournalError) as error:
+                restore(fold, *read_snapshot(found))
+            except (OSError, EngineError) as error:
                 passed_over(str(error))
+                fold, definition = build()
                 continue
-            restore(fold, state, keys)
             fold.configured = found.head.configured
-            return found
-    return None
+            return fold, definition, found
+    return fold, definition, None
 
 
 def fold_journal(

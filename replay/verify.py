@@ -38,8 +38,9 @@ class Stretch(msgspec.Struct):
 
     first: int
     last: int
-    checkpoints: int = 0
-    note: str = ""  # why it was not folded again, or what else a reader should know
+    is_folded: bool = False
+    checkpoints: int = 0  # that were compared
+    note: str = ""  # why it was not folded again or not compared, or what else a reader should know
 
 
 @dataclass
@@ -63,8 +64,13 @@ class Verdict:
     digest: str = ""  # what digest.json was: equal, of another sequence, missing
 
     @property
+    def is_folded(self) -> bool:
+        """Whether anything was folded again; in an empty journal there is nothing to fold."""
+        return not self.last or any(stretch.is_folded for stretch in self.stretches)
+
+    @property
     def passed(self) -> bool:
-        return not self.corrupt and self.difference is None and not self.bad_snapshots
+        return not self.corrupt and self.difference is None and not self.bad_snapshots and self.is_folded
 
     def to_builtins(self) -> dict[str, Any]:
         """As one JSON document."""
@@ -86,7 +92,11 @@ class Verdict:
             )
         for stretch in self.stretches:
             lines.append(
-                f"folded again: {stretch.first:,} to {stretch.last:,}, {stretch.checkpoints} checkpoints"
+                (
+                    f"folded again: {stretch.first:,} to {stretch.last:,}, {stretch.checkpoints} checkpoints equal"
+                    if stretch.is_folded
+                    else f"not folded again: {stretch.first:,} to {stretch.last:,}"
+                )
                 + (f"; {stretch.note}" if stretch.note else "")
             )
         lines += [f"BAD SNAPSHOT  {reason}" for reason in self.bad_snapshots]
@@ -100,6 +110,8 @@ class Verdict:
                 f"DIFFERENT  {d.what} at sequence {d.sequence:,}: recorded {d.recorded}, folded {d.folded}; "
                 + (f"equal at {d.agreed_until:,}" if d.agreed_until else "no checkpoint before it")
             )
+        if not self.is_folded and not self.corrupt:
+            lines.append("the checksums hold, but nothing could be folded again and compared")
         lines.append("verified" if self.passed else "NOT VERIFIED")
         return "\n".join(lines)
 
@@ -138,8 +150,11 @@ def verify(
         verdict.stretches.append(stretch)
         try:
             known = past(folder, marks, last, config, strategies, use_journaled=use_journaled)
-        except ReplayError as error:
-            stretch.note = f"not folded again: {error}"
+        except JournalCorruptError as error:
+            verdict.bad_snapshots.append(str(error))
+            continue
+        except EngineError as error:
+            stretch.note = str(error)
             continue
         here = {sequence: digests for sequence, digests in noted.items() if first <= sequence <= last}
         behind = done
@@ -209,17 +224,18 @@ def _fold_again(
     """Fold one stretch from where it can be begun; return the first difference to what was noted."""
     notes = []
     if not known.is_as_recorded:
-        notes.append("features or strategies are defined otherwise now than when they were recorded")
+        notes.append("not compared: features or strategies are defined otherwise now than when they were recorded")
     if known.found.snapshot is not None:
         notes.append(f"begun at the snapshot of sequence {known.found.after:,}")
     stretch.note = "; ".join(notes)
+    stretch.is_folded = True
     fold = known.fold
     agreed = 0
     pieces = fold_journal(fold, folder.journal, until=stretch.last, stops=sorted(noted))
     for sequence in itertools.chain((known.found.after,), pieces):
         advance(sequence)
         recorded = noted.get(sequence)
-        if recorded is None:
+        if recorded is None or not known.is_as_recorded:
             continue
         stretch.checkpoints += 1
         difference = _compare(fold, sequence, recorded, agreed)

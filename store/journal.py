@@ -324,7 +324,8 @@ class Journal:
                 if not gives_way:
                     disk.retire(old, at, self.next_sequence - 1, self.last_received)
             if gives_way:
-                old.close()  # too small for its first input: the new one took its name
+                with disk.lock:  # the thread may be forcing it to the disk
+                    old.close()  # too small for its first input: the new one took its name
 
     def _lost_before(self, old: OpenSegment) -> Break | None:
         """The break at the head of a segment without inputs: whatever takes its place begins with it."""

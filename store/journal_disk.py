@@ -162,6 +162,9 @@ class Disk:
                     self.sync()
             except OSError as error:
                 self.failure = self.failure or f"cannot be forced to the disk: {error.strerror}"
+            except Exception as error:
+                # A defect; but a thread that ended of it would leave a journal that nobody seals or forces any more, without a word.
+                self.failure = self.failure or f"cannot be kept: {type(error).__name__}: {error}"
             if self._is_wanted and not self._is_stopping:
                 self._is_wanted = False
                 # What fails here is tried again, and heard of, when the next segment is due.

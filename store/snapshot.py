@@ -150,7 +150,10 @@ class SnapshotWriter:
         """Give up: nothing is left of it."""
         with contextlib.suppress(OSError):
             self._file.close()
-        self._part.unlink(missing_ok=True)
+        with contextlib.suppress(
+            OSError
+        ):  # a file system that has become read-only keeps it; the next start removes it
+            self._part.unlink(missing_ok=True)
 
     def add(self, head: msgspec.Struct, parts: list[Any]) -> None:
         """Append a section of a head and bytes-like parts."""
@@ -193,8 +196,16 @@ def read_snapshot(found: Found) -> tuple[FoldState, list[KeyState]]:
             head, arrays = sections.next(KeyHead | FoldHead)
             if isinstance(head, FoldHead):
                 sections.end()
+                _check_keys(found.path, head, keys)
                 return _fold_state(head, arrays), keys
             keys.append(_key_state(head, arrays))
+
+
+def _check_keys(path: Path, head: FoldHead, keys: list[KeyState]) -> None:
+    """Refuse a snapshot that has not each of the fold's keys once."""
+    have, want = sorted(one.key for one in keys), sorted(head.keys)
+    if have != want:
+        raise JournalCorruptError(path, 0, f"{len(have)} keys", f"each of the fold's {len(want)} once")
 
 
 def chains_of(path: Path, kind: str) -> Iterator[ChainState]:
@@ -210,13 +221,18 @@ def chains_of(path: Path, kind: str) -> Iterator[ChainState]:
 
 
 def prune(folder: Path, keep: int) -> list[Found]:
-    """Delete all but the newest `keep` snapshots, and what was begun and never finished; return those that are left, newest first."""
-    for part in sorted(folder.glob("*.part")):
-        part.unlink(missing_ok=True)
+    """Delete all but the newest `keep` snapshots; return those that are left, newest first. Raises OSError if one cannot be deleted."""
     found = snapshots(folder)
     for old in found[keep:]:
         old.path.unlink(missing_ok=True)
     return found[:keep]
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what was begun by a process that is gone. Does nothing where that is not allowed."""
+    for part in sorted(folder.glob("*.part")):
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 class _Sections:

@@ -6,7 +6,6 @@ Everything runs on one loop. What is slow (disks, compression, hashing of snapsh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -42,6 +41,7 @@ from replay.sources import Source
 from store.folder import DataFolder
 from store.journal import Journal
 from store.segment import first_sequence
+from store.snapshot import Found
 
 if TYPE_CHECKING:
     from store.export import Exporter
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 NS_PER_S = 1_000_000_000
 TICK_S = 0.2
 """How often the daemon looks whether something is due: a heartbeat, a digest, another try to journal."""
-RETRY_S = 2.0
-"""How often it tries to journal again after a failure."""
+RETRY_S, RETRY_MAX_S = 1.0, 30.0
+"""How long after a failure it tries to journal again: each try writes a snapshot with the loop held."""
 STOP_S = 2.0
 """How long each part may take to stop: a SIGTERM is to be done with within 5 s."""
 SWITCH_S = 0.0005
@@ -89,7 +89,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._exit = 0
         self._failure = ""
-        self._retry_at = 0.0
+        self._retry_at, self._retry_s = 0.0, RETRY_S
         self._watchdog = Watchdog(config.watchdog.hold_ms, heard=self._held, lasting=self._held)
         self._holds: deque[tuple[int, int, str]] = deque(maxlen=20)
         self._result: dict[str, Any] | None = None
@@ -133,8 +133,14 @@ class Daemon:
         return lambda: self._listeners.remove(hear) if hear in self._listeners else None
 
     def command(self, verb: str, target: str) -> Command:
-        if self._starting:
-            raise ConfigError(f"{verb} {target!r}: expected a daemon that is ready; it is {self._starting}")
+        if self._starting or self._stop.is_set():
+            raise ConfigError(
+                f"{verb} {target!r}: expected a daemon that is ready; it is {self._starting or 'stopping'}"
+            )
+        if verb == "snapshot" and self._intake.journal is None:
+            raise ConfigError(
+                "snapshot: expected a daemon that journals; a snapshot of other inputs could not be folded again"
+            )
         now = self.clock.now()
         try:
             command = msgspec.convert(
@@ -207,34 +213,38 @@ class Daemon:
         )
         if self._journal.torn is not None:
             self._log.warning("torn tail cut", **msgspec.to_builtins(self._journal.torn, enc_hook=str))
-        strategies = self._strategies()
-        self.fold = build_fold(config, strategies, digests=True, begins=False)
-        definition = definition_of(config, self.fold.features, strategies)  # type: ignore[arg-type]
+        self.fold, definition, found = restore_newest(
+            self._build, self.folder, self._journal.next_sequence - 1, self._passed_over
+        )
         self._intake = Intake(
             self.fold,
             None,
             clock=self.clock,
             later=asyncio.get_running_loop().call_soon,
             failed=self._cannot_journal,
+            broke=self._broke,
             latency=self.latency,
             shed_behind_ns=config.feeds.shed_behind_ms * 1_000_000,
         )
         unknown = Configured("", definition, 1, 0, 0)  # until it is known what the fold was configured by
         self._keeper = self._new_keeper(unknown)
         self.server = await serve(self)
-        await self._recover(definition)
+        await self._recover(definition, found)
         if self._stop.is_set():
             return
-        self._intake.journal = self._journal
+        if not self._failure:
+            self._intake.journal = self._journal
         self.fold.report = self._hear
         await self._warm_up()
+        if self._stop.is_set():
+            return
         await self._start_feeds()
         if config.journal.export:
             from store.export import Exporter  # Arrow costs a start a fifth of a second
 
             self._exporter = Exporter(self.folder.journal, self.folder.ticks)
             self._exporter.start()
-        self._spawn(self._keeper.run(config.snapshots.every_s, lambda: self._intake.journal is not None))
+        self._spawn(self._keeper.run(config.snapshots.every_s))
         self._spawn(self._look_after())
         gc.collect()
         gc.freeze()
@@ -252,20 +262,24 @@ class Daemon:
             clock=self.clock,
             keep=self.config.snapshots.keep,
             configured=configured,
+            may=lambda: self._intake.journal is not None,
             checkpoint_inputs=self.config.journal.checkpoint_inputs,
             exported=lambda: None if self._exporter is None else self._exporter.exported,
             warn=lambda text: self._log.warning("snapshot failed", error=text),
         )
 
-    async def _recover(self, definition: str) -> None:
-        """Make the fold what it was: the newest good snapshot and the journal after it, or the whole journal."""
+    def _build(self) -> tuple[Fold, str]:
+        """Make a fold that is not started yet, and the hash of what it computes."""
+        strategies = self._strategies()
+        fold = build_fold(self.config, strategies, digests=True, begins=False)
+        return fold, definition_of(self.config, fold.features, strategies)  # type: ignore[arg-type]
+
+    async def _recover(self, definition: str, found: Found | None) -> None:
+        """Fold what the journal holds behind the snapshot, or all of it; journal the configuration if it is another."""
         last = self._journal.next_sequence - 1
         began = time.perf_counter()
-        found = restore_newest(self.fold, self.folder, definition, last, self._passed_over)
-        begins = 1 if found is None else found.head.configured.begins
+        begins = first_sequence(self.folder.journal) if found is None else found.head.configured.begins
         if found is None:
-            if last:
-                begins = first_sequence(self.folder.journal)
             self.fold.start()
             self.fold.ingress.next_sequence = begins
         restored = self.fold.ingress.next_sequence - 1
@@ -283,7 +297,8 @@ class Daemon:
         self._intake.use_clock(self.clock)
         configured = self.fold.configured
         if configured is None or (configured.definition, configured.begins) != (definition, begins):
-            now = self.clock.now()
+            # Before the first input of all nothing was received; history that comes next is older than now.
+            now = self.clock.now() if last else 0
             self._intake.journal = self._journal
             configured = self._intake.tell(Configured(fold_config(self.config), definition, begins, now, now))
         self._keeper = self._new_keeper(configured)
@@ -325,9 +340,10 @@ class Daemon:
             await asyncio.sleep(0)
             if self._stop.is_set():
                 break
+        is_whole = not self._stop.is_set()
         if self.fold.is_history:
-            self._tell_history("ends", name, self.clock.now())
-        self._log.info("warmed", source=name, inputs=self.fold.folded)
+            self._tell_history("ends", name if is_whole else "interrupted", self.clock.now())
+        self._log.info("warmed" if is_whole else "history was interrupted", source=name, inputs=self.fold.folded)
 
     def _tell_history(self, phase: Literal["begins", "ends"], source: str, received: int) -> None:
         self._intake.tell(History(phase, source, received, received))
@@ -386,7 +402,7 @@ class Daemon:
                     sealed = self._journal.sealed
                     self._exporter.notify()
                 try:
-                    self._keeper.note_digest()
+                    await self._keeper.note_digest()
                 except JournalError as error:
                     self._intake.journal = None
                     if not self._cannot_journal(error):
@@ -405,7 +421,8 @@ class Daemon:
     def _cannot_journal(self, error: JournalError) -> bool:
         """The journal cannot be written. Returns whether to fold on without it."""
         self._failure = str(error)
-        self._retry_at = time.monotonic() + RETRY_S
+        self._keeper.abort()
+        self._retry_at = time.monotonic() + self._retry_s
         if self.config.journal.on_failure == "continue":
             self._log.error(
                 "not journaling",
@@ -418,42 +435,64 @@ class Daemon:
         self._stop.set()
         return False
 
+    def _broke(self, error: BaseException) -> None:
+        """Inputs were journaled and could not be folded: a defect. The journal has them; what the fold has become is not kept."""
+        self._log.error(
+            "the fold broke",
+            error=f"{type(error).__name__}: {error}",
+            exc_info=error,
+            hint="a restart folds the journal",
+        )
+        self._exit = 1
+        self._stop.set()
+
     def _journal_again(self) -> None:
-        """Try to journal again: a break record and a snapshot first, digests anew."""
-        self._retry_at = time.monotonic() + RETRY_S
+        """Try to journal again: a snapshot and a break record first, digests anew."""
+        self._retry_s = min(2.0 * self._retry_s, RETRY_MAX_S)
+        self._retry_at = time.monotonic() + self._retry_s
         sequence = self.fold.ingress.next_sequence
+        for digests in self.fold.digests.values():
+            digests.clear()
         try:
-            self._journal.resume(sequence, self._failure)
-            for digests in self.fold.digests.values():
-                digests.clear()
+            # The snapshot before the segment: where there is no room for it, no segment is begun for nothing.
             self._keeper.take_at_once()
-        except JournalError as error:
+            self._journal.resume(sequence, self._failure)
+        except (EngineError, OSError) as error:
             self._failure = str(error)
             return
         self._intake.journal = self._journal
-        self._failure = ""
+        self._failure, self._retry_s = "", RETRY_S
         self._log.warning(
             "journaling again", sequence=sequence, hint="what came meanwhile was folded, and is not in the journal"
         )
 
     def _hear(self, event: Any) -> None:
-        self._report(event)
-        for hear in tuple(self._listeners):
-            hear(event)
+        """Tell the log and all listeners what the fold reports. What they make of it cannot reach back, errors included."""
+        hearing: list[Callable[[Any], None]] = [self._report, *self._listeners]
+        for hear in hearing:
+            try:
+                hear(event)
+            except Exception as error:
+                if hear in self._listeners:
+                    self._listeners.remove(hear)
+                self._log.error("a listener failed and hears no more", event_type=type(event).__name__, exc_info=error)
 
     # -- the end
 
     async def _finish(self) -> None:
-        """Stop in the order of the flow: no new inputs, fold what waits, keep the state, say what it is."""
+        """Stop in the order of the flow: no new inputs, fold what waits, keep the state, say what it is. Each part has its time."""
         self._log.info("stopping")
-        for feed in self._feeds:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(feed.stop(), STOP_S)
+        parts: list[Coroutine[Any, Any, None]] = [feed.stop() for feed in self._feeds]
+        if self._recording is not None:
+            parts.append(self._recording.stop())
+        for stopped in await asyncio.gather(
+            *(asyncio.wait_for(part, STOP_S) for part in parts), return_exceptions=True
+        ):
+            if isinstance(stopped, BaseException):
+                self._log.warning("a part did not stop in time", error=repr(stopped))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._recording is not None:
-            await self._recording.stop()
         self._watchdog.stop()
         if hasattr(self, "_journal"):
             await self._keep()
@@ -462,14 +501,19 @@ class Daemon:
         self._log.info("stopped", sequence=self.sequence())
 
     async def _keep(self) -> None:
-        """Fold what waits, take a last snapshot, write the digests."""
+        """Fold what waits, take a last snapshot, write the digests. The journal has all that leads to them, whatever fails here."""
         try:
-            if hasattr(self, "_intake") and not self._starting and not self._intake.stopped:
+            if hasattr(self, "_keeper") and not self._starting and not self._intake.stopped:
                 self._intake.drain()
                 if self._intake.journal is not None:
-                    await self._keeper.take()
+                    await asyncio.wait_for(self._keeper.take(), STOP_S)
                     self._result = write_digest(self.folder, self.fold)
-        except EngineError as error:
+        except TimeoutError:
+            self._log.warning(
+                "the last snapshot was given up", hint=f"it took more than {STOP_S} s; the next start folds the journal"
+            )
+            self._result = write_digest(self.folder, self.fold)
+        except (EngineError, OSError) as error:
             self._log.error(
                 "the last state was not kept", error=str(error), hint="the journal has all that leads to it"
             )
@@ -478,7 +522,10 @@ class Daemon:
                 self._keeper.close()
             if self._exporter is not None:
                 self._exporter.stop()
-            self._journal.close()
+            try:
+                self._journal.close()
+            except JournalError as error:
+                self._log.error("the journal could not be closed", error=str(error))
 
     def sequence(self) -> int:
         """The sequence of the input being folded; 0 before there is a fold. Any thread may ask."""

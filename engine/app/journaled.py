@@ -64,7 +64,7 @@ def kept_in(path: Path, config: Config, fold: Fold, strategies: Sequence[Any]) -
             keeper = Keeper(
                 fold, folder, journal,
                 clock=LiveClock(), keep=config.snapshots.keep, configured=configured,
-                checkpoint_inputs=config.journal.checkpoint_inputs, exported=lambda: 0, warn=lambda _: None,
+                checkpoint_inputs=config.journal.checkpoint_inputs, may=lambda: True, exported=lambda: 0, warn=lambda _: None,
             )  # fmt: skip
             keeper.take_at_once()
             keeper.close()

@@ -1,6 +1,7 @@
 """Keeps what a restart must know: snapshots while the fold goes on, digests for `verify`, and no more of the past than configured.
 
-A snapshot is taken key by key, a millisecond at a time; a thread writes what was taken. What it costs the loop is measured and said.
+A snapshot is taken key by key, a millisecond at a time; a thread writes and hashes what was taken. What it costs the loop is measured
+and said. Digests are noted the same way, without the keys' arenas.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -21,14 +23,14 @@ import numpy.typing as npt
 
 from engine.clock import Clock
 from engine.digest import ChainState
-from engine.errors import JournalError, ServiceError
+from engine.errors import EngineError, ServiceError
 from engine.events import Configured, Key
 from engine.fold import Fold
 from engine.health import Digested, SnapshotHealth
 from engine.state import Capture, FoldState, KeyState, chain_digests, state_digest
 from store.folder import DataFolder, write_atomically
 from store.journal import Journal
-from store.snapshot import VERSION, FileHead, SnapshotWriter, chains_of, prune, snapshots
+from store.snapshot import VERSION, FileHead, Found, SnapshotWriter, chains_of, prune, remove_unfinished, snapshots
 
 HOLD_NS = 1_000_000
 """How long keys are copied at a stretch."""
@@ -36,30 +38,36 @@ LARGE = 1 << 19
 """Values in an arena, 4 MiB, from which on memory for its copy is made ready before: fresh pages cost ten times the copy itself."""
 COPIES_WAITING = 16
 """Keys that were copied and are not written yet: beyond that, copying waits."""
-INLINE_BYTES = 8 << 20
-"""Open digest chunks that are hashed on the loop; larger ones only by the thread that writes a snapshot."""
+INLINE_BYTES = 4 << 20
+"""Open digest chunks that are hashed on the loop, which takes 2 to 4 ms; larger ones by the thread."""
 SHARE = 100
 """A digest is made anew once this many times its cost has passed."""
+KEYED = ("inputs", "features")
+
+
+class End(Enum):
+    """What comes behind the last key."""
+
+    WHOLE = "all keys were copied"
+    ABORTED = "some were not: nothing of it counts"
+
+
+Copies: TypeAlias = "queue.SimpleQueue[KeyState | End]"
+
+
+class AbortedError(EngineError):
+    """A snapshot was begun and given up."""
 
 
 @dataclass
 class Taken:
-    """A snapshot that was written."""
+    """What came of a capture: digests, and of a snapshot the file and those that are left."""
 
-    path: Path
     sequence: int
-    bytes_written: int
     digests: dict[str, str]
-    lanes: dict[Key, bytes] = field(default_factory=dict)
-
-
-def _touched(sizes: dict[Key, int]) -> dict[Key, npt.NDArray[np.float64]]:
-    """Return memory for arenas, every page of it touched, without holding the interpreter: reading into it lets others run."""
-    room = {key: np.empty(size) for key, size in sizes.items()}
-    with Path("/dev/zero").open("rb", buffering=0) as zeros:
-        for array in room.values():
-            zeros.readinto(array.data.cast("B"))
-    return room
+    path: Path | None = None
+    bytes_written: int = 0
+    left: list[Found] = field(default_factory=list)
 
 
 def write_digest(folder: DataFolder, fold: Fold) -> dict[str, Any]:
@@ -76,7 +84,11 @@ def write_digest(folder: DataFolder, fold: Fold) -> dict[str, Any]:
 
 
 class Keeper:
-    """Takes snapshots and digests of one fold."""
+    """Takes snapshots and digests of one fold. Everything is called on the loop.
+
+    may: whether what was folded is all in the journal; a snapshot of anything else would be of inputs that nobody can fold again.
+    exported: the sequence up to which segments were exported, None if they are not.
+    """
 
     def __init__(
         self,
@@ -88,6 +100,7 @@ class Keeper:
         keep: int,
         configured: Configured,
         checkpoint_inputs: int,
+        may: Callable[[], bool],
         exported: Callable[[], int | None],
         warn: Callable[[str], None],
     ) -> None:
@@ -98,12 +111,15 @@ class Keeper:
         self._keep = keep
         self._configured = configured
         self._checkpoint_inputs = checkpoint_inputs
+        self._may = may
         self._exported = exported
         self._warn = warn
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._busy = asyncio.Lock()
+        self._capture: Capture | None = None
         self.wanted = asyncio.Event()
         """Set it to have a snapshot taken now."""
+        remove_unfinished(folder.snapshots)
         found = snapshots(folder.snapshots)
         self._sequence = found[0].head.sequence if found else 0
         self._taken_at = found[0].head.created if found else 0
@@ -111,12 +127,17 @@ class Keeper:
         self._longest_hold_ns = 0
         self._detail = ""
         self._checkpoint = fold.ingress.next_sequence - 1
-        self._digested = Digested(0, *([fold.digests["inputs"].hexdigest()] * 4))
+        self._digested = Digested(self._checkpoint, **_hashed(fold))
         self._digest_due_ns = 0
 
     def health(self) -> SnapshotHealth:
         """What is on disk."""
         return SnapshotHealth(self._sequence, self._taken_at, self._bytes, self._longest_hold_ns, self._detail)
+
+    def close(self) -> None:
+        """Give up what is under way, and wait for the thread to end."""
+        self.abort()
+        self._pool.shutdown()
 
     # -- digests
 
@@ -125,118 +146,161 @@ class Keeper:
         sequence = self._fold.ingress.next_sequence - 1
         started = time.monotonic_ns()
         if sequence != self._digested.sequence and started >= self._digest_due_ns and self._is_cheap():
-            self._digested = Digested(sequence, **{kind: one.hexdigest() for kind, one in self._fold.digests.items()})
+            self._digested = Digested(sequence, **_hashed(self._fold))
             ended = time.monotonic_ns()
             self._digest_due_ns = ended + SHARE * (ended - started)
         return self._digested
 
     def _is_cheap(self) -> bool:
-        return sum(one.open_bytes for one in self._fold.digests.values()) <= INLINE_BYTES
+        return self._fold.digest_bytes <= INLINE_BYTES
 
-    def note_digest(self) -> None:
-        """Note the digests in the journal if so many inputs have passed, for `tickfold verify`."""
+    async def note_digest(self) -> None:
+        """Note the digests in the journal if so many inputs have passed, for `tickfold verify`. Raises JournalError."""
         sequence = self._fold.ingress.next_sequence - 1
-        if sequence - self._checkpoint < self._checkpoint_inputs or not self._is_cheap():
+        if sequence - self._checkpoint < self._checkpoint_inputs or self._busy.locked():
             return
-        self._checkpoint = sequence
-        self._journal.note_checkpoint(sequence, {kind: one.hexdigest() for kind, one in self._fold.digests.items()})
+        if self._is_cheap():
+            self._note(Taken(sequence, _hashed(self._fold)))
+            return
+        async with self._busy:
+            with contextlib.suppress(AbortedError):
+                self._note(await self._captured(self._hash, with_lanes=False))
+
+    def _note(self, taken: Taken) -> None:
+        self._checkpoint = max(self._checkpoint, taken.sequence)
+        self._journal.note_checkpoint(taken.sequence, taken.digests)
+        if taken.sequence > self._digested.sequence:
+            self._digested = Digested(taken.sequence, **{kind: taken.digests[kind] for kind in self._fold.digest_kinds})
 
     # -- snapshots
 
-    async def run(self, every_s: float, may: Callable[[], bool]) -> None:
-        """Take a snapshot every so often, and when one is wanted; only while `may` says so."""
+    async def run(self, every_s: float) -> None:
+        """Take a snapshot every so often, and when one is wanted."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.wanted.wait(), every_s)
             self.wanted.clear()
-            if may():
-                await self.take()
+            await self.take()
 
     async def take(self) -> Taken | None:
         """Take a snapshot while the fold goes on; None if there is nothing new or it could not be written, which is said."""
         async with self._busy:
-            if self._fold.ingress.next_sequence - 1 == self._sequence:
+            if not self._may() or self._fold.ingress.next_sequence - 1 == self._sequence:
                 return None
-            copies: queue.SimpleQueue[KeyState | None] = queue.SimpleQueue()
-            loop = asyncio.get_running_loop()
-            sizes = {lane.key: lane.arena_size for lane in self._fold.features.all_lanes() if lane.arena_size > LARGE}
-            room = await loop.run_in_executor(self._pool, _touched, sizes) if sizes else {}
-            started = time.perf_counter_ns()
-            capture = Capture(self._fold, copies.put, room)
-            created = self._clock.now()
-            writing = loop.run_in_executor(self._pool, self._write, capture.state, created, copies)
-            del room
             try:
-                while capture.step():
-                    if time.perf_counter_ns() - started >= HOLD_NS:
-                        self._held(started)
-                        await asyncio.sleep(0 if copies.qsize() < COPIES_WAITING else HOLD_NS / 1e9)
-                        started = time.perf_counter_ns()
-                self._held(started)
-            finally:
-                self._fold.before_change = None
-                copies.put(None)
-            try:
-                return self._done(await writing, created)
-            except JournalError as error:
-                self._failed(error)
+                taken = await self._captured(self._write, with_lanes=True)
+                self._written(taken)
+                self._note(taken)
+                self._journal.retain(min(found.head.sequence for found in taken.left), exported=self._exported())
+            # A plugin whose State cannot be kept, a disk: whatever keeps a snapshot from being taken ends nothing else.
+            except (EngineError, OSError) as error:
+                self._detail = str(error)
+                self._warn(self._detail)
                 return None
+            return taken
 
-    def take_at_once(self) -> Taken:
-        """Take a snapshot before anything else happens. Raises JournalError if it cannot be written."""
-        copies: queue.SimpleQueue[KeyState | None] = queue.SimpleQueue()
+    def take_at_once(self) -> None:
+        """Take a snapshot before anything else happens. Raises EngineError or OSError if it cannot be written."""
+        self.abort()
+        copies: Copies = queue.SimpleQueue()
         capture = Capture(self._fold, copies.put)
         while capture.step():
             pass
-        copies.put(None)
-        created = self._clock.now()
-        return self._done(self._write(capture.state, created, copies), created)
+        copies.put(End.WHOLE)
+        self._written(self._write(capture.state, self._clock.now(), copies, sync=False))
 
-    def close(self) -> None:
-        """Wait for the thread to end."""
-        self._pool.shutdown()
+    def abort(self) -> None:
+        """Give up a capture that is under way: nothing of it is kept."""
+        if self._capture is not None:
+            self._capture.abort()
+
+    async def _captured(self, work: Callable[[FoldState, int, Copies], Taken], *, with_lanes: bool) -> Taken:
+        """Copy the fold's state a bit at a time, and have a thread do `work` on it. Raises what `work` raises, or AbortedError."""
+        loop = asyncio.get_running_loop()
+        copies: Copies = queue.SimpleQueue()
+        lanes = self._fold.features.all_lanes() if with_lanes else ()
+        sizes = {lane.key: lane.arena_size for lane in lanes if lane.arena_size > LARGE}
+        room = await loop.run_in_executor(self._pool, _touched, sizes) if sizes else {}
+        if with_lanes and not self._may():
+            raise AbortedError("a snapshot was given up: inputs are not journaled")
+        started = time.perf_counter_ns()
+        capture = self._capture = Capture(self._fold, copies.put, room, with_lanes=with_lanes)
+        working = loop.run_in_executor(self._pool, work, capture.state, self._clock.now(), copies)
+        # Where this is cancelled nobody awaits it any more, and what it raised is known.
+        working.add_done_callback(lambda done: done.cancelled() or done.exception())
+        del room
+        end = End.ABORTED
+        try:
+            while capture.step():
+                if time.perf_counter_ns() - started >= HOLD_NS:
+                    self._held(started)
+                    await asyncio.sleep(0 if copies.qsize() < COPIES_WAITING else HOLD_NS / 1e9)
+                    started = time.perf_counter_ns()
+            self._held(started)
+            end = End.ABORTED if capture.is_aborted else End.WHOLE
+        finally:
+            capture.abort()
+            self._capture = None
+            copies.put(end)
+        return await working
 
     def _held(self, started: int) -> None:
         self._longest_hold_ns = max(self._longest_hold_ns, time.perf_counter_ns() - started)
 
-    def _write(self, state: FoldState, created: int, copies: queue.SimpleQueue[KeyState | None]) -> Taken:
-        """Write keys as they come, then the rest; hash on the way. Runs in the thread."""
+    def _written(self, taken: Taken) -> None:
+        self._sequence, self._taken_at, self._bytes = taken.sequence, self._clock.now(), taken.bytes_written
+        self._detail = ""
+
+    # -- what the thread does
+
+    def _hash(self, state: FoldState, _created: int, copies: Copies) -> Taken:
+        keyed: dict[str, list[ChainState]] = {kind: [] for kind in KEYED}
+        for one in _until_end(copies):
+            for kind in KEYED:
+                keyed[kind] += one.chains[kind]
+        return Taken(state.sequence, chain_digests(state, keyed))
+
+    def _write(self, state: FoldState, created: int, copies: Copies, sync: bool = True) -> Taken:
+        """Write keys as they come, then the rest; hash on the way. Its file is there under its name only if all of it is whole."""
         writer = None
         lanes: dict[Key, bytes] = {}
         try:
             writer = SnapshotWriter(
                 self._folder.snapshots, FileHead(VERSION, state.sequence, created, self._configured)
             )
-            while (one := copies.get()) is not None:
+            for one in _until_end(copies):
                 writer.add_key(one)
                 if one.lane:
                     lanes[one.key] = self._fold.lane_digest(one.lane)
+            if sync:
+                # A snapshot that outlived the journal behind it in a power cut would be of inputs that nobody knows.
+                self._journal.sync()
             path = writer.finish(state)
-        except JournalError:
-            while copies.get() is not None:
-                pass
-            raise
         except BaseException:
             if writer is not None:
                 writer.discard()
             raise
-        keyed: dict[str, list[ChainState]] = {kind: list(chains_of(path, kind)) for kind in ("inputs", "features")}
+        keyed = {kind: list(chains_of(path, kind)) for kind in KEYED}
         digests = {**chain_digests(state, keyed), "state": state_digest(state, lanes)}
-        return Taken(path, state.sequence, writer.bytes_written, digests)
+        return Taken(state.sequence, digests, path, writer.bytes_written, prune(self._folder.snapshots, self._keep))
 
-    def _done(self, taken: Taken, created: int) -> Taken:
-        self._sequence, self._taken_at, self._bytes, self._detail = taken.sequence, created, taken.bytes_written, ""
-        left = prune(self._folder.snapshots, self._keep)
-        try:
-            self._journal.note_checkpoint(taken.sequence, taken.digests)
-            self._journal.retain(min(found.head.sequence for found in left), exported=self._exported())
-        except JournalError as error:
-            self._failed(error)
-        chains: dict[str, Any] = {kind: taken.digests[kind] for kind in self._fold.digests}
-        if taken.sequence > self._digested.sequence:
-            self._digested = Digested(taken.sequence, **chains)
-        return taken
 
-    def _failed(self, error: JournalError) -> None:
-        self._detail = str(error)
-        self._warn(str(error))
+def _until_end(copies: Copies) -> Iterable[KeyState]:
+    """Yield keys until the last. Raises AbortedError if they did not all come."""
+    while not isinstance(one := copies.get(), End):
+        yield one
+    if one is End.ABORTED:
+        raise AbortedError("a snapshot was given up half-way")
+
+
+def _hashed(fold: Fold) -> dict[str, str]:
+    return {kind: one.hexdigest() for kind, one in fold.digests.items()}
+
+
+def _touched(sizes: dict[Key, int]) -> dict[Key, npt.NDArray[np.float64]]:
+    """Return memory for arenas, every page of it touched, without holding the interpreter: reading into it lets others run."""
+    room = {key: np.empty(size) for key, size in sizes.items()}
+    with Path("/dev/zero").open("rb", buffering=0) as zeros:
+        for array in room.values():
+            zeros.readinto(array.data.cast("B"))
+    return room

@@ -6,7 +6,6 @@ It ends with the daemon, however that ends: it watches its stdin, which the syst
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -16,7 +15,8 @@ import msgspec
 from engine.errors import ServiceError
 
 START_S = 20.0
-STOP_S = 2.0
+STOP_S = 1.0
+AGAIN_S, AGAIN_MAX_S = 0.5, 30.0
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -65,14 +65,18 @@ class Recording:
             ) from error
 
     async def watch(self, port: int, ended: Callable[[int], None]) -> None:
-        """Start it again on its port whenever it ends. `ended` hears its exit code."""
-        while self._process is not None:
-            code = await self._process.wait()
-            ended(code)
-            await asyncio.sleep(1.0)
-            with contextlib.suppress(ServiceError):
+        """Start it again on its port whenever it ends, until cancelled. `ended` hears its exit code."""
+        wait_s = AGAIN_S
+        while True:
+            if self._process is not None:
+                ended(await self._process.wait())
+            await asyncio.sleep(wait_s)
+            try:
                 await self.spawn(port)
                 await self.served()
+                wait_s = AGAIN_S
+            except (ServiceError, OSError):
+                wait_s = min(2.0 * wait_s, AGAIN_MAX_S)
 
     async def stop(self) -> None:
         """End it."""

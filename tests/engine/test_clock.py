@@ -26,7 +26,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    clocks = SimpleNamespace(time_ns=lambda: made.wall, monotonic_ns=lambda: made.monotonic)
+    clocks = SimpleNamespace(time_ns=lambda: made.wall, clock_gettime_ns=lambda _: made.monotonic)
     monkeypatch.setattr(engine.clock, "time", clocks)
     return made
 

@@ -75,6 +75,7 @@ class Rig:
         self.hand = Hand()
         self.journal = Noting(self.run)
         self.failures: list[JournalError] = []
+        self.broken: list[BaseException] = []
         self.latency = Latency()
 
         def failed(error: JournalError) -> bool:
@@ -82,7 +83,7 @@ class Rig:
             return goes_on
 
         self.intake = Intake(
-            self.run.fold, self.journal, clock=self.hand, later=self.hand.later, failed=failed, latency=self.latency,
+            self.run.fold, self.journal, clock=self.hand, later=self.hand.later, failed=failed, broke=self.broken.append, latency=self.latency,
             shed_behind_ns=shed_behind_ns,
         )  # fmt: skip
 
@@ -252,16 +253,33 @@ def test_or_nothing_of_that_turn_is_folded_if_the_engine_is_to_stop() -> None:
 def test_a_command_is_numbered_journaled_and_folded_at_once() -> None:
     rig = Rig(listener(Tick, name="one"))
     rig.intake.offer([tick(1)])
-    command = rig.intake.tell(Command("park", "one", START, START))
-    assert command.sequence == 1
-    assert rig.journal.sequences == [1]
+    command = rig.intake.tell(Command("park", "one", START, START + SECOND))
+    # Behind what was received before it: `received` never decreases from input to input.
+    assert command.sequence == 2
+    assert rig.journal.sequences == [1, 2]
     assert not rig.run.fold.supervisor.actors["one"].listening
     with pytest.raises(ConfigError, match="expected one of one"):
         rig.intake.tell(Command("park", "two", START, START))
     with pytest.raises(ConfigError, match="expected exchange:symbol"):
         rig.intake.tell(Command("add_symbol", "BTC/USDT", START, START))
+
+
+def test_an_error_of_the_engine_s_own_stops_the_fold_rather_than_leave_a_hole() -> None:
+    rig = Rig()
+
+    def report(event: Any) -> None:
+        raise RuntimeError("a listener that raises is the daemon's to catch")
+
+    rig.run.fold.report = report
+    rig.intake.offer([status(1), tick(2), status(3)])
+    with pytest.raises(RuntimeError):
+        rig.hand.turn()
+    assert rig.intake.stopped
+    assert len(rig.broken) == 1
+    rig.hand.calls.clear()
+    rig.intake.offer([tick(4)])
     rig.hand.turn()
-    assert rig.journal.sequences == [1, 2]
+    assert rig.run.fold.ingress.next_sequence == 4
 
 
 def test_an_engine_that_is_behind_lets_go_of_quotes_never_of_trades_and_journals_that_it_did() -> None:
@@ -273,6 +291,7 @@ def test_an_engine_that_is_behind_lets_go_of_quotes_never_of_trades_and_journals
     assert [type(event) for event in heard.heard] == [Shed, Tick, FeedStatus, Tick]
     shed = heard.heard[0]
     assert (shed.quotes, shed.sequence) == (3, 1)
+    assert [event.received for event in heard.heard] == sorted(event.received for event in heard.heard)
     assert "behind" in shed.reason
     assert rig.journal.sequences == [1, 2, 3, 4]
     assert rig.intake.shed == 3

@@ -17,7 +17,16 @@ from engine.events import Configured, FeatureEvent
 from engine.fold import Fold
 from engine.state import Capture, KeyState, chain_digests, fold_state, key_state, restore, state_digest
 from replay.driver import build_fold
-from store.snapshot import VERSION, FileHead, SnapshotWriter, chains_of, prune, read_snapshot, snapshots
+from store.snapshot import (
+    VERSION,
+    FileHead,
+    SnapshotWriter,
+    chains_of,
+    prune,
+    read_snapshot,
+    remove_unfinished,
+    snapshots,
+)
 from strategies import Strategy
 from tests.folding import VIEWS, block_of, cut, failing, listener, recorded, trades
 
@@ -50,7 +59,7 @@ def written(folder: Path, fold: Fold) -> Path:
     state = fold_state(fold)
     writer = SnapshotWriter(folder, msgspec.structs.replace(HEAD, sequence=state.sequence))
     for code in range(len(state.keys)):
-        writer.add_key(key_state(fold, code))
+        writer.add_key(key_state(fold, code, has_lane=fold.ingress.has_input(code)))
     return writer.finish(state)
 
 
@@ -191,6 +200,7 @@ def test_only_the_newest_snapshots_are_kept_and_what_was_never_finished_goes(tmp
         push(fold, first, first + 100, 100)
         written(tmp_path, fold)
     (tmp_path / "00000000000000000999.part").write_bytes(b"half")
+    remove_unfinished(tmp_path)
     left = prune(tmp_path, 2)
     assert [found.head.sequence for found in left] == [500, 400]
     assert len(list(tmp_path.iterdir())) == 2
