@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.harness import Line, require
+from benchmarks.harness import Line, WrongOutputError, require
 from benchmarks.live import DAEMONS, Daemon, Settings, Usage, ours
 from benchmarks.sender import SYMBOLS
 from engine.app.journaled import kept_in
@@ -33,6 +33,7 @@ TICKS_A_SECOND = 800
 STEP_NS = 1_000_000_000 // TICKS_A_SECOND
 BATCH = 512
 WANTED_S = 2.0
+LOG_S = 10.0
 QUIET: Settings = {"feeds": {"run": []}, "snapshots": {"every_s": 86_400.0}}
 
 
@@ -106,6 +107,18 @@ def make(made: Folder, path: Path) -> None:
         shutil.rmtree(part)
 
 
+def recovered(log: Path) -> dict[str, Any]:
+    """Wait for what the daemon says of its recovery: a thread writes the log."""
+    deadline = time.monotonic() + LOG_S
+    while time.monotonic() < deadline:
+        for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+            found: dict[str, Any] = json.loads(line)
+            if found["event"] == "recovered":
+                return found
+        time.sleep(0.05)
+    raise WrongOutputError(f"{log} does not say what was recovered")
+
+
 def restart(made: Folder, path: Path) -> None:
     """Start a daemon over a copy of the folder, check what it has become, and kill it."""
     if made.path is not None:
@@ -115,14 +128,13 @@ def restart(made: Folder, path: Path) -> None:
         used: Usage = daemon.usage()
         made.wall_s.append(daemon.ready_s)
         made.cpu_s.append(used.cpu_s)
-        log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
         if made.ticks:
             health = daemon.get("/health")
             require(
                 health["digest"] == made.digests, f"{made.name}: the digests after the restart are not those before"
             )
             require(daemon.folded() == made.ticks, f"{made.name}: {daemon.folded()} ticks, expected {made.ticks}")
-            said: dict[str, Any] = next(line for line in log if line["event"] == "recovered")
+            said = recovered(path / "log.jsonl")
             require(
                 said["inputs"] in (made.to_fold, made.to_fold + 1),
                 f"{made.name}: it folded {said['inputs']} inputs again",
