@@ -180,7 +180,11 @@ def main() -> int:
             each = [seconds / folder.to_fold * 1e6 for seconds in folder.folding_s]
             line = Line(f"{folder.name}: recovering, a million of the {folder.to_fold:,} that are folded", "s", each)
             line.wanted, line.met = f"below {WANTED_S:g} s", float(np.median(each)) < WANTED_S
-            report.add(line)
+            above = [
+                (one - nothing) / folder.to_fold * 1e6
+                for one, nothing in zip(folder.cpu_s, folders[0].cpu_s, strict=True)
+            ]
+            report.add(line, Line(f"{folder.name}: CPU a million, above an empty folder", "s CPU", above))
     report.note(
         "Ready is the line that the daemon says once it would fold the next input. The digests after each restart are those before it."
     )
