@@ -116,7 +116,7 @@ class FeedsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BinanceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Binance spot: hosts and limits, as its documentation gives them."""
 
-    websocket: str = "wss://stream.binance.com:9443"
+    websocket: Annotated[str, Meta(pattern="^wss?://[^/]")] = "wss://stream.binance.com:9443"
     streams: tuple[Literal["trade", "aggTrade", "bookTicker"], ...] = ("trade", "bookTicker")
     silence_s: Annotated[float, Meta(gt=0.0, le=3_600.0)] = 30.0
     messages_a_second: Annotated[int, Meta(ge=1)] = 5

@@ -77,14 +77,20 @@ class Feed:
         """What each connection says of itself, in the order in which they were made."""
         return [link.health() for link in self._links]
 
+    def why_not(self, symbol: str) -> str:
+        """Why a symbol cannot be listened to; empty if it can."""
+        if symbol in self._known:
+            return ""
+        near = difflib.get_close_matches(symbol, self._known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"not in the product list of {self.exchange} ({len(self._known)} symbols){hint}"
+
     def add(self, symbol: str) -> None:
         """Listen to `symbol` too. One that the product list does not know is reported as a FeedStatus `failed`."""
         if symbol in self.symbols:
             return
-        if symbol not in self._known:
-            near = difflib.get_close_matches(symbol, self._known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            self._say(symbol, f"not in the product list of {self.exchange} ({len(self._known)} symbols){hint}")
+        if why := self.why_not(symbol):
+            self._say(symbol, why)
             return
         link = next((link for link in self._links if len(link.machine.symbols) < self._most), None)
         if link is None:

@@ -40,6 +40,8 @@ class Landmarks:
     def configured_at(self, sequence: int) -> Configured:
         """Return the configuration in force at a sequence. Raises ReplayError where what it was is gone."""
         known = [one for one in self.configured if one.sequence <= sequence]
+        if not self.last:
+            raise ReplayError("the journal holds no input: expected a folder in which a daemon has run")
         if not known:
             raise ReplayError(
                 f"the configuration at sequence {sequence} is not in the journal, which begins at {self.first}"

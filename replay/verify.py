@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -61,7 +62,9 @@ class Verdict:
     stretches: list[Stretch] = field(default_factory=list)
     snapshots: int = 0
     bad_snapshots: list[str] = field(default_factory=list)
-    digest: str = ""  # what digest.json was: equal, of another sequence, missing
+    digest: str = ""  # of which sequence digest.json is
+    missing: list[str] = field(default_factory=list)
+    """Snapshots and digests of inputs that the journal does not have, and what cannot be read."""
 
     @property
     def is_folded(self) -> bool:
@@ -70,7 +73,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        return not self.corrupt and self.difference is None and not self.bad_snapshots and self.is_folded
+        return not (self.corrupt or self.difference or self.bad_snapshots or self.missing) and self.is_folded
 
     def to_builtins(self) -> dict[str, Any]:
         """As one JSON document."""
@@ -79,6 +82,8 @@ class Verdict:
 
     def text(self) -> str:
         """As lines for people."""
+        if self.corrupt and not self.records:
+            return f"{self.folder}: CORRUPT  {self.corrupt}\nNOT VERIFIED"
         lines = [
             f"{self.folder}: {self.records:,} records in {self.segments} segments, sequences {self.first:,} to {self.last:,}"
         ]
@@ -100,6 +105,7 @@ class Verdict:
                 + (f"; {stretch.note}" if stretch.note else "")
             )
         lines += [f"BAD SNAPSHOT  {reason}" for reason in self.bad_snapshots]
+        lines += [f"MISSING  {reason}" for reason in self.missing]
         if self.snapshots:
             lines.append(f"{self.snapshots} snapshots are what was written")
         if self.digest:
@@ -202,15 +208,25 @@ def _noted(folder: DataFolder, marks: Landmarks, verdict: Verdict) -> dict[int, 
             final = msgspec.json.decode(folder.digest.read_bytes(), type=dict[str, Any])
             sequence = int(final["sequence"])
             verdict.digest = f"at sequence {sequence:,}"
-            if sequence <= marks.last:
+            if sequence > marks.last:
+                verdict.missing.append(_lost(folder.digest, sequence, marks.last))
+            else:
                 noted.setdefault(sequence, {}).update(final["digest"])
         except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
-            verdict.digest = f"cannot be read: {error}"
+            verdict.missing.append(
+                f"{folder.digest}: expected inputs, sequence and digest: {type(error).__name__}: {error}"
+            )
     return noted
+
+
+def _lost(path: Path, sequence: int, last: int) -> str:
+    return f"{path} is of sequence {sequence:,}, and the journal ends at {last:,}: {sequence - last:,} acknowledged inputs are missing"
 
 
 def _check_snapshots(folder: DataFolder, verdict: Verdict) -> None:
     for found in snapshots(folder.snapshots, verdict.bad_snapshots.append):
+        if found.head.sequence > verdict.last:
+            verdict.missing.append(_lost(found.path, found.head.sequence, verdict.last))
         try:
             read_snapshot(found)
             verdict.snapshots += 1

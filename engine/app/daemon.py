@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -58,11 +57,12 @@ SWITCH_S = 0.0005
 
 
 class Daemon:
-    """One daemon over one data folder. `run` returns its exit code."""
+    """One daemon over one data folder, which the caller has acquired. `run` returns its exit code."""
 
     def __init__(
         self,
         config: Config,
+        folder: DataFolder,
         strategies: Callable[[], list[Any]],
         *,
         log: Any,
@@ -71,7 +71,7 @@ class Daemon:
     ) -> None:
         self.config = config
         self.version = version("tickfold")
-        self.folder = DataFolder(Path(config.data.dir))
+        self.folder = folder
         self.clock = LiveClock()
         self.started = self.clock.now()
         self.latency = Latency()
@@ -137,6 +137,8 @@ class Daemon:
             raise ConfigError(
                 f"{verb} {target!r}: expected a daemon that is ready; it is {self._starting or 'stopping'}"
             )
+        if verb == "snapshot" and target:
+            raise ConfigError(f"target {target!r}: expected none for a snapshot")
         if verb == "snapshot" and self._intake.journal is None:
             raise ConfigError(
                 "snapshot: expected a daemon that journals; a snapshot of other inputs could not be folded again"
@@ -147,7 +149,7 @@ class Daemon:
                 {"type": "Command", "verb": verb, "target": target, "timestamp": now, "received": now}, Command
             )
         except msgspec.ValidationError as error:
-            raise ConfigError(f"verb {verb!r}: {error}") from error
+            raise ConfigError(f"verb {verb!r}: expected add_symbol, remove_symbol, park, resume or snapshot") from error
         feed = self._feed_of(command)
         numbered = self._intake.tell(command)
         if verb == "snapshot":
@@ -166,36 +168,42 @@ class Daemon:
         exchange = command.target.partition(":")[0]
         for feed in self._feeds:
             if feed.exchange == exchange:
+                self._check_symbol(feed, command)
                 return feed
         known = ", ".join(feed.exchange for feed in self._feeds) or "none"
-        raise ConfigError(f"{command.verb} {command.target!r}: no feed of {exchange}; there are feeds of {known}")
+        raise ConfigError(f"target {command.target!r}: no feed of {exchange}; there are feeds of {known}")
+
+    def _check_symbol(self, feed: Feed, command: Command) -> None:
+        """Raise ConfigError for a symbol that the feed does not know, or does not listen to: as an input it would be there for good."""
+        symbol = command.target.partition(":")[2]
+        if command.verb == "add_symbol" and (why := feed.why_not(symbol)):
+            raise ConfigError(f"target {command.target!r}: {symbol}: {why}")
+        if command.verb == "remove_symbol" and symbol not in feed.symbols:
+            raise ConfigError(f"target {command.target!r}: expected one of {', '.join(feed.symbols[:20]) or 'none'}")
 
     # -- life
 
     async def run(self) -> int:
         """Run until a signal. Returns the exit code; raises EngineError for what keeps it from starting."""
-        if {"replay", "binance"} <= set(self.config.feeds.run):
-            raise ConfigError(
-                "feeds.run: replay and binance: expected one of them, for the recording is of binance and has the same symbols"
-            )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._signalled, number)
         sys.setswitchinterval(SWITCH_S)
-        self.folder.acquire()
         try:
             await self._start()
             await self._stop.wait()
             return self._exit
+        except EngineError as error:
+            self._log.info("did not start", error=str(error))  # whoever started it is told by its exit
+            raise
         finally:
             await self._finish()
-            self.folder.release()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
-    def _signalled(self) -> None:
+    def _signalled(self, number: int) -> None:
         if self._stop.is_set():
-            os._exit(128 + signal.SIGTERM)  # asked a second time: at once
+            os._exit(128 + number)  # asked a second time: at once
         self._stop.set()
 
     async def _start(self) -> None:
@@ -277,6 +285,7 @@ class Daemon:
     async def _recover(self, definition: str, found: Found | None) -> None:
         """Fold what the journal holds behind the snapshot, or all of it; journal the configuration if it is another."""
         last = self._journal.next_sequence - 1
+        self._forget_digest(last)
         began = time.perf_counter()
         begins = first_sequence(self.folder.journal) if found is None else found.head.configured.begins
         if found is None:
@@ -313,6 +322,21 @@ class Daemon:
                     begins=begins,
                     hint="values are NaN until they are warm: no snapshot fits what is computed now",
                 )
+
+    def _forget_digest(self, last: int) -> None:
+        """Delete digests of inputs that the journal has lost: others will get their numbers."""
+        try:
+            noted = msgspec.json.decode(self.folder.digest.read_bytes(), type=dict[str, Any])
+            if int(noted["sequence"]) > last:
+                self.folder.digest.unlink()
+                self._log.error(
+                    "acknowledged inputs are missing", journal_ends_at=last, digest_of=noted["sequence"],
+                    hint="a power cut before they were on the disk, or a journal that is not this folder's",
+                )  # fmt: skip
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            self._log.warning("digest.json cannot be read", error=str(error))
 
     def _passed_over(self, why: str) -> None:
         self._log.warning("snapshot passed over", reason=why)
@@ -368,6 +392,9 @@ class Daemon:
                 binance, config.feeds, symbols, clock=self.clock, inbox=self._intake, seed=config.engine.seed,
                 recording=name == "replay",
             )  # fmt: skip
+            if not feed.symbols:
+                why = "; ".join(f"{symbol}: {feed.why_not(symbol)}" for symbol in symbols[:5]) or "there are none"
+                raise ConfigError(f"feeds.symbols: expected symbols of {feed.exchange}: {why}")
             self._feeds.append(feed)
             self._spawn(feed.run())
 
@@ -531,6 +558,10 @@ class Daemon:
         """The sequence of the input being folded; 0 before there is a fold. Any thread may ask."""
         return self.fold.sequence() if hasattr(self, "fold") else 0
 
-    def result(self) -> dict[str, Any] | None:
-        """What `tickfold replay DIR --digest --json` prints of the same inputs: the last that was kept, None if nothing was."""
-        return self._result
+    def result(self) -> dict[str, Any]:
+        """What `tickfold replay DIR --digest --json` prints of the same inputs; its digest is None where the end was not reached."""
+        if self._result is not None:
+            return self._result
+        has_fold = hasattr(self, "fold")
+        inputs, sequence = (self.fold.folded, self.fold.ingress.next_sequence - 1) if has_fold else (0, 0)
+        return {"inputs": inputs, "sequence": sequence, "digest": None}

@@ -32,6 +32,7 @@ class Recording:
     def __init__(self, speed: float) -> None:
         self._speed = speed
         self._process: asyncio.subprocess.Process | None = None
+        self._is_stopping = False
 
     async def spawn(self, port: int = 0) -> None:
         """Start it on a port (0: any that is free), without waiting until it is there."""
@@ -59,7 +60,7 @@ class Recording:
             line = await asyncio.wait_for(self._process.stdout.readline(), START_S)
             return msgspec.json.decode(line, type=Served)
         except (TimeoutError, msgspec.MsgspecError) as error:
-            await self.stop()
+            await self._end()
             raise ServiceError(
                 f"the loopback exchange did not start: {error}; `tickfold exchange` shows why"
             ) from error
@@ -69,7 +70,10 @@ class Recording:
         wait_s = AGAIN_S
         while True:
             if self._process is not None:
-                ended(await self._process.wait())
+                code = await self._process.wait()
+                if self._is_stopping:
+                    return
+                ended(code)
             await asyncio.sleep(wait_s)
             try:
                 await self.spawn(port)
@@ -79,7 +83,11 @@ class Recording:
                 wait_s = min(2.0 * wait_s, AGAIN_MAX_S)
 
     async def stop(self) -> None:
-        """End it."""
+        """End it, for good."""
+        self._is_stopping = True
+        await self._end()
+
+    async def _end(self) -> None:
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return

@@ -6,6 +6,6 @@ Exit codes: 0 done, 1 the check failed, 2 usage, configuration or input error, 3
 
 from __future__ import annotations
 
-from engine.cli.command import build_parser, main
+from engine.cli.entry import main
 
-__all__ = ["build_parser", "main"]
+__all__ = ["main"]

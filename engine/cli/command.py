@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -17,7 +18,7 @@ VERBS = (run, replay, verify, exchange, record, audit, top, doctor, show_config)
 """Modules with `add(verb)`, in the order in which --help lists them."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
     verb: Callable[[argparse.Namespace], int] = options.action
     try:
-        return verb(options)
+        code = verb(options)
+        sys.stdout.flush()
+        return code
     except EngineError as error:
         print(f"tickfold: {error}", file=sys.stderr)
         if options.verbose:
@@ -39,12 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            return _defect(options, error)
+        where = error.filename or "the output"
+        print(f"tickfold {options.verb}: {where} cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WRONG_INPUT
     except Exception as error:
-        print(f"tickfold {options.verb}: a defect of tickfold: {type(error).__name__}: {error}", file=sys.stderr)
-        print("run it again with -v for the traceback", file=sys.stderr)
-        if options.verbose:
-            traceback.print_exception(error)
-        return CHECK_FAILED
+        return _defect(options, error)
+
+
+def _defect(options: argparse.Namespace, error: Exception) -> int:
+    """Say that tickfold itself is at fault."""
+    print(f"tickfold {options.verb}: a defect of tickfold: {type(error).__name__}: {error}", file=sys.stderr)
+    print("run it again with -v for the traceback", file=sys.stderr)
+    if options.verbose:
+        traceback.print_exception(error)
+    return CHECK_FAILED
 
 
 class Parser(argparse.ArgumentParser):

@@ -102,6 +102,13 @@ def speed(text: str) -> float | None:
     return number
 
 
+def positive(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
+    return int(text)
+
+
 def time_ns(text: str) -> int:
     """Read ISO 8601 (UTC where no offset is given; up to nine digits of a second) or int ns."""
     if text.lstrip("-").isdigit() and len(text) != DATE_DIGITS:

@@ -19,6 +19,7 @@ from engine.cli.options import (
     add_verb,
     load_strategies,
     open_sources,
+    positive,
     read_config,
     selection_of,
     speed,
@@ -58,7 +59,7 @@ def add(verbs: Verbs) -> None:
     )
     replay.add_argument("--digest", action="store_true", help="print the digests: equal for equal inputs, on every run")
     replay.add_argument(
-        "--until-sequence", type=int, metavar="N", help="stop after the input with this sequence number"
+        "--until-sequence", type=positive, metavar="N", help="stop after the input with this sequence number"
     )
 
 
@@ -115,7 +116,14 @@ def _fold_folder(options: argparse.Namespace, config: Config, sources: list[Sour
             "or --to the trades and quotes of a folder can be merged with others"
         )
     folder = source.folder
+    if options.data is not None:
+        raise ReplayError(
+            f"--data {options.data}: expected recorded files; a data folder is folded from where it is (with --symbols, --from or --to "
+            "its trades and quotes are taken into another)"
+        )
     marks = landmarks(folder, options.until_sequence)
+    if options.until_sequence is not None and options.until_sequence > marks.last:
+        print(f"{folder.path} ends at sequence {marks.last:,}", file=sys.stderr)
     logger = configure(options.verbose)
     view = TerminalView(folder.path.name, lambda: marks.last) if _is_watched(options) else None
     known = past(

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.cli.options import Verbs, add_verb, load_strategies, open_sources, read_config, words
+from engine.cli.options import Verbs, add_verb, load_strategies, open_sources, read_config
 
 if TYPE_CHECKING:
     from engine.app.daemon import Daemon
@@ -23,7 +23,7 @@ def add(verbs: Verbs) -> None:
         verbs, "run", run_daemon, "start the daemon: feeds, journal, features, strategies, HTTP and the page"
     )
     run.add_argument(
-        "--feeds", type=words, metavar="A,B", help="replay (the built-in recording), binance; default: feeds.run"
+        "--feeds", type=feed_names, metavar="A,B", help="replay (the built-in recording), binance; default: feeds.run"
     )
     run.add_argument("--data", type=Path, metavar="DIR", help="journal, snapshots and log; default: data.dir")
     run.add_argument(
@@ -34,6 +34,14 @@ def add(verbs: Verbs) -> None:
         metavar="SOURCE",
         help="first fold these recorded ticks as history: no strategy hears of them (repeat it for more)",
     )
+
+
+def feed_names(text: str) -> tuple[str, ...]:
+    """Read names of feeds with commas between them."""
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("expected names of feeds with commas between them, such as replay")
+    return found
 
 
 def run_daemon(options: argparse.Namespace) -> int:
@@ -47,28 +55,34 @@ def run_daemon(options: argparse.Namespace) -> int:
 
     from engine.app.daemon import Daemon
     from engine.log import close_daemon, configure_daemon
+    from store.folder import DataFolder
 
     config = _configured(options, read_config(options))
     warm = open_sources(options.warm) if options.warm else []
+    folder = DataFolder(Path(config.data.dir))
+    folder.acquire()  # before anything in it is touched
     daemon: Daemon | None = None
-    folder = Path(config.data.dir)
     log = configure_daemon(
-        Path(config.log.file) if config.log.file else folder / "log.jsonl",
+        Path(config.log.file) if config.log.file else folder.log,
         file_bytes=config.log.file_mib << 20,
         verbose=options.verbose,
         sequence=lambda: daemon.sequence() if daemon is not None else 0,
     )
     daemon = Daemon(
-        config, lambda: load_strategies(config), log=log, warm=warm, ready=None if options.json else _say_where_it_is
+        config,
+        folder,
+        lambda: load_strategies(config),
+        log=log,
+        warm=warm,
+        ready=None if options.json else _say_where_it_is,
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(daemon.run())
     finally:
         close_daemon()
-    result = daemon.result()
-    if result is not None:
-        _print(options, daemon, result)
+        folder.release()
+    _print(options, daemon, daemon.result())
     return code
 
 
@@ -80,6 +94,8 @@ def _configured(options: argparse.Namespace, config: Config) -> Config:
     from engine.errors import ConfigError
 
     if options.data is not None:
+        if not options.data.name:
+            raise ConfigError(f"--data {str(options.data)!r}: expected a folder of its own, such as data")
         config = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, dir=str(options.data)))
     if options.feeds is not None:
         raw = {**msgspec.to_builtins(config.feeds), "run": options.feeds}
@@ -87,8 +103,12 @@ def _configured(options: argparse.Namespace, config: Config) -> Config:
             config = msgspec.structs.replace(config, feeds=msgspec.convert(raw, FeedsConfig))
         except msgspec.ValidationError as error:
             raise ConfigError(
-                f"--feeds {','.join(options.feeds)}: expected some of replay, binance: {error}"
+                f"--feeds {','.join(options.feeds)}: expected replay or binance; others are not in this version"
             ) from error
+    if {"replay", "binance"} <= set(config.feeds.run):
+        raise ConfigError(
+            "feeds.run: replay and binance: expected one of them, for the recording is of binance and has the same symbols"
+        )
     return config
 
 
@@ -114,6 +134,9 @@ def _reproduce(daemon: Daemon) -> str:
 def _print(options: argparse.Namespace, daemon: Daemon, result: dict[str, Any]) -> None:
     if options.json:
         print(json.dumps(result))
+        return
+    if result["digest"] is None:
+        print("the last state was not kept; the journal has all that leads to it", file=sys.stderr)
         return
     print(
         f"{result['inputs']:,} inputs folded, up to sequence {result['sequence']:,}; the digests are in {daemon.folder.digest}"

@@ -61,7 +61,7 @@ Column = tuple[str, str, str, npt.NDArray[Any]]
 
 
 class Frames:
-    """The messages for one viewer of one symbol. Empty names mean the symbol that has most trades."""
+    """The messages for one viewer of one symbol. Empty names mean the one with most trades, of those that a feed listens to if any has."""
 
     def __init__(self, host: Host, exchange: str = "", symbol: str = "") -> None:
         self._host = host
@@ -118,6 +118,11 @@ class Frames:
     def _busiest(self) -> Key | None:
         fold = self._host.fold
         trades = fold.ingress.counts[: len(fold.keys), TRADE]
+        # What was folded as history and is not listened to stands still.
+        listened = {(feed.exchange, symbol) for feed in self._host.feeds() for symbol in feed.symbols}
+        heard = trades * [fold.keys[code] in listened for code in range(len(trades))]
+        if heard.any():
+            trades = heard
         return fold.keys[int(trades.argmax())] if trades.any() else None
 
     # -- rows

@@ -21,7 +21,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from engine.cli import build_parser
+from engine.cli.command import build_parser
 from engine.config import Config, to_toml
 from tests.folding import COMMAND, LTC, QUOTES, TRADES, environment
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -341,6 +342,28 @@ async def test_the_reason_of_a_signal_is_shown_where_the_pointer_is(stage: Stage
     assert "the <b>reason</b>" in tip
 
 
+async def test_in_the_first_moments_it_says_one_thing(stage: Stage) -> None:
+    daemon = await stage.daemon()
+    daemon.feed = msgspec.structs.replace(daemon.feed, newest=daemon.clock.now())
+    window = await stage.window()
+    # Each picture of the screen from the first on: the pill, the veil, the feeds.
+    await window.page.add_init_script(
+        """window.said = [];
+        const look = () => {
+            const text = (id) => document.querySelector(id)?.innerText.replace(/\\s+/g, " ").trim() ?? "";
+            const now = [text("#connection"), text("#veil"), text("#feeds .body").slice(0, 14)].join(" / ");
+            if (document.body && window.said.at(-1) !== now) window.said.push(now);
+            requestAnimationFrame(look);
+        };
+        requestAnimationFrame(look);"""
+    )
+    await window.open()
+    await window.shows("#connection", "live")
+    said = await window.page.evaluate("() => window.said")
+    assert said[-1] == "live /  / binance 1 live"
+    assert set(said) <= {"connecting /  / ", "connecting / Connecting to the daemon / ", said[-1]}
+
+
 @pytest.mark.parametrize(
     ("history", "texts"),
     [
@@ -357,6 +380,146 @@ async def test_it_says_what_it_waits_for(stage: Stage, history: int, texts: dict
         await window.shows(selector, text)
     daemon.not_ready = "folding the journal: 40 %"
     await window.shows("#connection span", "folding the journal: 40 %")
+
+
+# It knows one time from another --------------------------------------------------------------------------------------------------
+
+
+async def test_after_ticks_of_another_year_the_charts_show_now_and_what_was_earlier_by_its_date(stage: Stage) -> None:
+    daemon = await stage.daemon(history=0, live=False)
+    shift, daemon.shift = daemon.clock.now() - int(daemon.due[3_299]), 0
+    daemon.push_until(3_000)  # on their own day, in August 2024
+    daemon.shift = shift
+    daemon.push_until(3_300)  # the ring holds 512: some of both
+    window = await (await stage.window()).open()
+    box = await window.page.locator("[data-pane=price]").bounding_box()
+    assert box is not None
+
+    async def time_at(share: float) -> str:
+        await window.page.mouse.move(box["x"] + (box["width"] - 66) * share, box["y"] + 200)
+        return await window.page.locator(".cross-tag-x").inner_text()
+
+    for interval in (0, 1):
+        await window.page.locator("#interval label").nth(interval).click()
+        await window.shows("#earlier", "Earlier: 2024-08-08")
+        assert [re.sub(r"[0-9.]+", "0", await time_at(share)) for share in (0.02, 0.95)] == ["0:0:0"] * 2
+        await window.page.locator("#earlier").click()
+        await window.until("() => document.querySelector('#earlier').hidden")
+        assert [(await time_at(share))[:11] for share in (0.02, 0.95)] == ["2024-08-08 "] * 2
+        await window.page.locator("#unzoom").click()
+
+
+@pytest.mark.parametrize("wheel", [page_module.WHEEL, "no-such-wheel"])
+async def test_no_line_is_drawn_over_an_outage(stage: Stage, monkeypatch: pytest.MonkeyPatch, wheel: str) -> None:
+    monkeypatch.setattr(page_module, "WHEEL", wheel)
+    daemon = await stage.daemon(history=0, live=False)
+    daemon.shift = daemon.clock.now() - int(daemon.due[8_999]) - 180_000_000_000
+    daemon.push_until(5_000)
+    daemon.shift += 180_000_000_000
+    daemon.push_until(9_000)
+    window = await (await stage.window()).open()
+    # Which of a hundred columns hold ink of the price's line, which is the brightest that there is.
+    columns = await window.page.evaluate(
+        """() => {
+            const canvas = document.querySelector("[data-pane=price] canvas");
+            const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width - 68, canvas.height);
+            const found = new Set();
+            for (let at = 0; at < data.length; at += 4) {
+                if (Math.min(data[at], data[at + 1], data[at + 2]) > 180 && data[at + 3] > 200) {
+                    found.add(Math.floor((((at / 4) % width) / width) * 100));
+                }
+            }
+            return [...found].sort((a, b) => a - b);
+        }"""
+    )
+    holes = [after - before for before, after in itertools.pairwise(columns)]
+    assert max(holes) > 40
+    assert sorted(holes)[-2] < 4
+
+
+async def test_rows_are_parted_at_holes_by_their_usual_distance(stage: Stage) -> None:
+    await stage.daemon(history=0, live=False)
+    window = await (await stage.window()).open("")
+    found = await window.page.evaluate(
+        """async () => {
+            const { Series } = await import(new URL("series.js", document.querySelector("[type=module]").src));
+            return [[1, 61], [1, 62], [1, 601, 1], [60, 1700], [60, 1900]].map(([usual, hole, lone]) => {
+                const times = [...Array(20).keys()].map((row) => row * usual * 1000);
+                times.push(times[19] + hole * 1000);
+                if (lone) times.push(times[20] + 700000, times[20] + 701000);
+                const series = new Series();
+                series.append({ time_ms: times, price: times });
+                const { columns, holes, lone: single } = series.drawn;
+                return [[...holes], single, series.stretches, columns.price.length, columns.price.filter((at) => at === null).length];
+            });
+        }"""
+    )
+    assert found == [
+        [[20], [21], [[0, 20]], 22, 1],
+        [[20], [21], [[0, 20]], 22, 1],
+        [[20, 22], [21], [[0, 19], [20, 20], [21, 22]], 25, 2],
+        [[], [], [[0, 20]], 21, 0],
+        [[20], [21], [[0, 19], [20, 20]], 22, 1],
+    ]
+
+
+async def test_the_axis_of_time_is_written_over_any_range(stage: Stage) -> None:
+    await stage.daemon(history=0, live=False)
+    window = await (await stage.window()).open("")
+    second, day = 1_000, 86_400_000
+    ranges = [5, 300, 7 * second, 100 * second, 5_000 * second, day, 3 * day, 30 * day, 140 * day, 500 * day]
+    ranges += [5_000 * day, 100_000 * day]
+    written = await window.page.evaluate(
+        """async (ranges) => {
+            const { roundTimes, timeLabels } = await import(new URL("axis.js", document.querySelector("[type=module]").src));
+            const max = Date.UTC(2025, 5, 21, 12, 38, 31, 17);
+            return ranges.map((range) => {
+                const view = { min: max - range, max };
+                const times = roundTimes(view.min, max, 900);
+                const at = (ms) => ((ms - view.min) / range) * 900;
+                const told = (now) => timeLabels(times, at, 900, { view, now });
+                return [told(max), told(Date.UTC(2026, 1, 1))];
+            });
+        }""",
+        ranges,
+    )
+    for today, later in written:
+        shown = [text for text in later if text]
+        assert 2 <= len(shown) <= 9
+        assert all(one != other for one, other in itertools.pairwise(shown))
+        assert re.match(r"\d{4}", shown[0])  # of another day: with the date
+        assert len(today) == len(later)
+    assert [[text for text in today if text][1] for today, _ in written] == [
+        "12:38:31.013",
+        "12:38:30.80",
+        "12:38:25",
+        "12:37:15",
+        "11:30",
+        "15:00",
+        "2025-06-19",
+        "2025-06-02",
+        "2025-03",
+        "2024-06",
+        "2014",
+        "1800",
+    ]
+    crossing = [text for text in written[5][0] if text]
+    assert crossing[0].startswith("2025-06-20 ")
+    assert "2025-06-21" in crossing
+
+
+async def test_what_happened_on_another_day_stands_under_its_date(stage: Stage) -> None:
+    daemon = await stage.daemon(live=False)
+    now, then = daemon.clock.now(), 1_723_161_255_342_000_000  # in 2024
+    window = await (await stage.window()).open()
+    for at in (then, now):
+        daemon.report(Signal("mine", "binance", "BTC/USDT", 1.0, f"of {at}", at, at, 1))
+        daemon.report(Gap("binance", "BTC/USDT", 4, 8, 5, 0, at, at, 1))
+    await window.shows("#signals", f"of {now}")
+    for panel in ("#signals", "#news"):
+        rows = await window.page.locator(f"{panel} .body > *").all_inner_texts()
+        assert [row.startswith("23:54:15") for row in rows].index(True) == rows.index("2024-08-08") + 1
+        assert len(rows) == 3
 
 
 # It loses the daemon, and finds it again ----------------------------------------------------------------------------------------

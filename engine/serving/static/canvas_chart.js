@@ -1,6 +1,7 @@
 // One pane drawn by hand, for where uPlot is not installed: the same curves, axes and marks, without zoom.
 
-import { AXIS, TIMES, decorate, roundTimes, roundValues, timeLabels, valueLabels, valuesOf } from "./panes.js";
+import { AXIS, TIMES, roundTimes, timeLabels } from "./axis.js";
+import { decorate, roundValues, valueLabels, valuesOf } from "./panes.js";
 
 const TOP = 6;
 const BOTTOM = 4;
@@ -30,7 +31,8 @@ export class CanvasChart {
 
   draw() {
     const { pane, model, ratio, colour } = this;
-    const { columns } = model.series;
+    const { drawn } = model.series;
+    const { columns } = drawn;
     const { min, max } = model.view;
     const context = this.canvas.getContext("2d");
     const [width, height] = [this.canvas.width, this.canvas.height];
@@ -42,11 +44,10 @@ export class CanvasChart {
       width: width - AXIS * ratio,
       height: height - (TOP + (this.hasTimes ? TIMES : BOTTOM)) * ratio,
     };
-    const bars = (pane.bars ?? []).map((curve) => [curve, valuesOf(curve, columns)]);
-    const lines = pane.lines.map((curve) => [curve, valuesOf(curve, columns)]);
-    const first = columns.time_ms.findIndex((time) => time >= min);
-    const rows = first < 0 ? [] : Array.from({ length: columns.time_ms.length - first }, (_, row) => first + row);
-    const seen = [...bars, ...lines].flatMap(([, values]) => rows.map((row) => values[row])).filter((value) => value !== null);
+    const bars = (pane.bars ?? []).map((curve) => [curve, valuesOf(curve, drawn)]);
+    const lines = pane.lines.map((curve) => [curve, valuesOf(curve, drawn)]);
+    const rows = [...columns.time_ms.keys()].filter((row) => columns.time_ms[row] >= min && columns.time_ms[row] <= max);
+    const seen = [...bars, ...lines].flatMap(([, values]) => rows.map((row) => values[row])).filter((value) => value != null);
     const extremes = seen.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
     const [low, high] = pane.range(...(seen.length ? extremes : [null, null]));
     at.x = (time) => at.left + ((time - min) / (max - min || 1)) * at.width;
@@ -87,7 +88,7 @@ export class CanvasChart {
     });
     const times = roundTimes(model.view.min, model.view.max, at.width / ratio);
     context.textAlign = "center";
-    timeLabels(times, (ms) => at.x(ms) / ratio, at.width / ratio).forEach((label, index) => {
+    timeLabels(times, (ms) => at.x(ms) / ratio, at.width / ratio, model).forEach((label, index) => {
       const x = Math.round(at.x(times[index])) + 0.5;
       rule(x, at.top, x, at.top + at.height);
       if (this.hasTimes) context.fillText(label, x, height - (TIMES / 2 - 2) * ratio);
@@ -102,7 +103,8 @@ export class CanvasChart {
     context.beginPath();
     let isDown = false;
     for (const row of rows) {
-      if (values[row] === null) isDown = isDown && curve.bridges === true;
+      if (values[row] === null) isDown = false;
+      else if (values[row] === undefined) continue;
       else if (isDown) context.lineTo(at.x(columns.time_ms[row]), at.y(values[row]));
       else {
         context.moveTo(at.x(columns.time_ms[row]), at.y(values[row]));
@@ -111,16 +113,30 @@ export class CanvasChart {
     }
     context.stroke();
     context.setLineDash([]);
+    context.fillStyle = this.colour(curve.colour);
+    const size = 3 * this.ratio;
+    for (const row of this.model.series.drawn.lone) {
+      if (values[row] == null) continue;
+      context.fillRect(at.x(columns.time_ms[row]) - size / 2, at.y(values[row]) - size / 2, size, size);
+    }
   }
 
   band(context, at, columns, rows, lines) {
     const [upper, lower] = [lines[this.pane.fill.upper][1], lines[this.pane.fill.lower][1]];
-    const there = rows.filter((row) => upper[row] !== null && lower[row] !== null);
     context.fillStyle = this.colour(this.pane.fill.colour);
-    context.beginPath();
-    for (const row of there) context.lineTo(at.x(columns.time_ms[row]), at.y(upper[row]));
-    for (const row of there.reverse()) context.lineTo(at.x(columns.time_ms[row]), at.y(lower[row]));
-    context.fill();
+    let there = [];
+    const fill = () => {
+      context.beginPath();
+      for (const row of there) context.lineTo(at.x(columns.time_ms[row]), at.y(upper[row]));
+      for (const row of there.reverse()) context.lineTo(at.x(columns.time_ms[row]), at.y(lower[row]));
+      context.fill();
+      there = [];
+    };
+    for (const row of rows) {
+      if (upper[row] !== null && lower[row] !== null) there.push(row);
+      else fill();
+    }
+    fill();
   }
 
   barsOf(context, at, columns, rows, curve, values) {
@@ -128,7 +144,7 @@ export class CanvasChart {
     const zero = at.y(0);
     context.fillStyle = this.colour(curve.colour);
     for (const row of rows) {
-      if (values[row] === null) continue;
+      if (values[row] == null) continue;
       const y = at.y(values[row]);
       context.fillRect(at.x(columns.time_ms[row]) - width / 2, Math.min(y, zero), width, Math.abs(y - zero));
     }

@@ -1,15 +1,16 @@
 // The charts: four panes over one axis of time, with one crosshair through all of them, their legends, and tips over signals.
 
+import { AXIS } from "./axis.js";
 import { CanvasChart } from "./canvas_chart.js";
-import { AXIS, PANES, colours, scaleOf } from "./panes.js";
-import { fixed, make, put, short, signed, time } from "./text.js";
+import { PANES, colours, scaleOf } from "./panes.js";
+import { fixed, make, put, short, signed, when } from "./text.js";
 import { UPlotChart } from "./uplot_chart.js";
 
 const NEAR = 12; // px within which a pointer touches a mark
 const ROOM = 0.02; // of the width, right of the newest row
 
 export class Charts {
-  /** `model` is what is drawn: {series, signals, strategies, hidden, price, places, interval}. */
+  /** `model` is what is drawn: {series, signals, strategies, hidden, price, places, interval, now}. */
   constructor(root, tip, model, { onZoom }) {
     this.root = root;
     this.tip = tip;
@@ -63,9 +64,8 @@ export class Charts {
     this.hover();
   }
 
-  /** Look at a span of time, or at all that there is (null). */
+  /** Look at a span of time, or at the newest rows without a large gap (null). */
   zoom(span) {
-    if (span && !this.Chart.canZoom) return;
     this.zoomed = span;
     this.onZoom(span !== null);
     this.draw();
@@ -81,17 +81,30 @@ export class Charts {
     }
     if (this.zoomed) [view.min, view.max] = this.zoomed;
     else if (times.length) {
-      const last = times[times.length - 1];
-      const width = Math.max(last - times[0], 1000);
-      view.min = last - width;
-      view.max = last + width * ROOM;
+      [view.min, view.max] = this.spanOf(this.model.series.stretches.at(-1));
     }
+  }
+
+  spanOf([first, last]) {
+    const times = this.model.series.columns.time_ms;
+    const width = Math.max(times[last] - times[first], 1000);
+    return [times[last] - width, times[last] + width * ROOM];
+  }
+
+  /** The span of the stretch of rows before what is looked at, or null. */
+  earlier() {
+    const { series, view } = this.model;
+    if (!series.rows) return null;
+    const before = series.stretches.findLast(([, last]) => series.columns.time_ms[last] < view.min);
+    return before ? this.spanOf(before) : null;
   }
 
   draw() {
     const { model } = this;
     this.fit();
-    const prices = model.series.columns.price.filter((value) => value !== null);
+    const { columns } = model.series;
+    const isSeen = (row) => columns.time_ms[row] >= model.view.min && columns.time_ms[row] <= model.view.max;
+    const prices = columns.price.filter((value, row) => value !== null && isSeen(row));
     if (prices.length) {
       const [low, high] = prices.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
       model.places = scaleOf(low, high).places;
@@ -137,8 +150,9 @@ export class Charts {
       const at = model.series.columns.time_ms[row];
       const x = ((at - min) / (max - min)) * width;
       this.vertical.style.transform = `translateX(${x}px)`;
-      put(this.timeTag, time(at, model.interval === "ticks"));
-      this.timeTag.style.transform = `translateX(${Math.min(Math.max(x - 34, 0), width - 68)}px)`;
+      put(this.timeTag, when(at, model.now, model.interval === "ticks"));
+      const wide = this.timeTag.offsetWidth;
+      this.timeTag.style.transform = `translateX(${Math.min(Math.max(x - wide / 2, 0), width - wide)}px)`;
       this.horizontal.style.transform = `translateY(${pointer.y}px)`;
       this.cross(pointer.y);
       this.touch(pointer);
@@ -172,7 +186,7 @@ export class Charts {
       make("b", signal.value > 0 ? "up" : signal.value < 0 ? "down" : "", word(signal.value)),
       make("span", "", ` ${signal.strategy}`),
       make("p", "", signal.reason || "no reason given"),
-      make("small", "", `${time(signal.at_ms, true)} UTC · value ${signal.value}`),
+      make("small", "", `${when(signal.at_ms, this.model.now, true)} UTC · value ${signal.value}`),
     );
     this.tip.hidden = false;
     const x = Math.min(Math.max(best.x - this.tip.offsetWidth / 2, 4), this.root.clientWidth - this.tip.offsetWidth - 4);

@@ -4,7 +4,7 @@ import { Charts } from "./charts.js";
 import { Picker } from "./picker.js";
 import { Series } from "./series.js";
 import { Status } from "./status.js";
-import { NONE, ago, count, fixed, micros, put, signed, time } from "./text.js";
+import { NONE, ago, count, fixed, micros, put, signed, time, when } from "./text.js";
 import { Wire } from "./wire.js";
 
 const STALE_MS = 10000; // without any message on a feed, or with a symbol that is said to be stalled
@@ -53,6 +53,7 @@ class Page {
       price: null,
       places: 2,
       interval: "ticks",
+      now: Date.now(),
     };
     this.status = new Status({
       onToggle: (name) => this.toggle(name),
@@ -69,7 +70,14 @@ class Page {
       $("renderer").hidden = false;
       put$("renderer", "Drawn without uPlot, which is not installed: there is no zoom.");
     }
-    $("unzoom").addEventListener("click", () => this.charts.zoom(null));
+    $("unzoom").addEventListener("click", () => {
+      this.charts.zoom(null);
+      this.want();
+    });
+    $("earlier").addEventListener("click", () => {
+      this.charts.zoom(this.charts.earlier());
+      this.want();
+    });
     $("theme").addEventListener("click", () => dispatchEvent(new Event("toggletheme")));
     addEventListener("themechange", () => this.charts.build());
     addEventListener("hashchange", () => {
@@ -118,8 +126,8 @@ class Page {
     }
     if (header.strategies) this.model.strategies = header.strategies.map((strategy) => strategy.name);
     this.status.hear(header);
-    this.status.age(this.now());
     this.model.signals = this.status.signals;
+    this.tick();
     this.want();
   }
 
@@ -135,8 +143,9 @@ class Page {
   connection(state, since, retryAt) {
     this.isUp = state === "up";
     this.lost = { since, retryAt };
+    // What is up says how it is in its first message, which follows at once.
     if (this.isUp) this.offsets = [];
-    this.tick();
+    else this.tick();
   }
 
   /** Look at another symbol. */
@@ -175,21 +184,25 @@ class Page {
 
   /** The engine's clock now, ms UTC: the least delayed message of the last ones tells how far it is from ours. */
   now() {
+    if (!this.offsets.length) return Date.now();
     return performance.now() - this.offsets.reduce((least, offset) => Math.min(least, offset), Infinity);
   }
 
   draw() {
     const { model, header } = this;
     const { bars, ticks } = this.series;
-    const most = bars.rows >= FEW_BARS || (bars.rows > 0 && ticks.rows === 0) ? "bars" : "ticks";
-    model.interval = this.chosen ?? most;
+    model.interval = this.chosen ?? (hasEnough(bars, ticks) ? "bars" : "ticks");
+    model.now = this.now();
     model.series = this.series[model.interval];
     model.price = this.newest?.price ?? null;
     for (const input of document.querySelectorAll("#interval input")) input.checked = input.value === model.interval;
     this.charts.draw();
+    const earlier = this.charts.earlier();
+    $("earlier").hidden = earlier === null;
+    if (earlier) put$("earlier", `Earlier: ${when(earlier[0], model.now).split(" ")[0]}`);
     if (!header) return;
     put$("price", fixed(model.price, model.places));
-    const oldest = model.series.columns.price.find((value) => value !== null);
+    const oldest = model.series.columns.price.find((value, row) => value !== null && row >= model.series.begin);
     const change = model.price && oldest ? (model.price / oldest - 1) * 100 : null;
     put$("change", change === null ? "" : `${signed(change, 2)} %`);
     $("change").className = change < 0 ? "down" : "up";
@@ -231,7 +244,7 @@ class Page {
     }
     const { engine, feeds = [], journal } = this.status.parts;
     const trouble = this.trouble(now);
-    if (!this.isUp) this.say(header ? "disconnected" : "connecting", this.retrying());
+    if (!this.isUp || !header) this.say(header ? "disconnected" : "connecting", this.retrying());
     else if (engine?.starting) this.say("starting", engine.starting);
     else if (trouble) this.say("stale", trouble);
     else this.say("live", "");
@@ -275,8 +288,8 @@ class Page {
     const rows = this.model.series.rows;
     let text = "";
     if (!this.isUp && this.header) {
-      const at = new Date(Date.now() - (performance.now() - this.lost.since)).toISOString().slice(11, 19);
-      text = `Disconnected since ${at} UTC`;
+      const at = Date.now() - (performance.now() - this.lost.since);
+      text = `Disconnected since ${when(at, Date.now())} UTC`;
     } else if (!this.header) text = "Connecting to the daemon";
     else if (this.status.parts.engine?.starting) text = `Starting: ${this.status.parts.engine.starting}`;
     else if (!this.key) text = this.status.parts.feeds?.length ? "No trades yet" : "No feeds, and no trades yet";
@@ -285,6 +298,13 @@ class Page {
     $("veil").classList.toggle("veil-grey", !this.isUp && this.header !== null);
     put($("veil").firstElementChild, text);
   }
+}
+
+/** Whether there are enough bars to be looked at: of the newest stretch, and not of another time than the trades. */
+function hasEnough(bars, ticks) {
+  if (!bars.rows || !ticks.rows) return bars.rows > 0;
+  const isBehind = bars.columns.time_ms.at(-1) < ticks.columns.time_ms[ticks.begin];
+  return !isBehind && bars.rows - bars.begin >= FEW_BARS;
 }
 
 function rate(value) {

@@ -1,9 +1,7 @@
 // What is drawn in which pane, in words that both ways of drawing understand, and what lies over the curves: guides, marks, tags.
 
+import { AXIS } from "./axis.js";
 import { decimals, fixed, short } from "./text.js";
-
-export const AXIS = 66; // px on the right, where the values of all panes are written
-export const TIMES = 22; // px below the last pane
 
 const MARK = 5; // px, half a mark
 const signOf = (keep) => (values) => values.map((value) => (value !== null && keep(value) ? value : null));
@@ -67,9 +65,10 @@ function padded(low, high, share) {
   return [low - room, high + room];
 }
 
-/** The values of one curve of a pane. */
-export function valuesOf(curve, columns) {
+/** The values of one curve of a pane, of `Series.drawn`: null where a line breaks, undefined where it goes on without a value. */
+export function valuesOf(curve, { columns, holes }) {
   const values = columns[curve.column];
+  if (curve.bridges) return values.map((value, row) => value ?? (holes.has(row) ? null : undefined));
   return curve.values ? curve.values(values) : values;
 }
 
@@ -92,26 +91,6 @@ export function roundValues(low, high, count) {
   const found = [];
   for (let at = Math.ceil(low / step); at * step <= high; at++) found.push(at * step);
   return found;
-}
-
-const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
-
-/** Times to be written below a width of `width` px. */
-export function roundTimes(low, high, width) {
-  const rough = (high - low) / 1000 / Math.max(width / 110, 1);
-  const step = (STEPS_S.find((seconds) => seconds >= rough) ?? 86400) * 1000;
-  const found = [];
-  for (let at = Math.ceil(low / step); at * step <= high && found.length < 100; at++) found.push(at * step);
-  return found;
-}
-
-/** How they are written; one that would run over an edge is not. `at` gives the place of a time, px of `width`. */
-export function timeLabels(times, at, width) {
-  const fine = times.length > 1 && times[1] - times[0] < 1000;
-  return times.map((ms) => {
-    const x = at(ms);
-    return x < 28 || x > width + AXIS - 28 ? "" : new Date(ms).toISOString().slice(11, fine ? 21 : 19);
-  });
 }
 
 /** How values beside a pane are written: not where the tag of the newest value lies. `height` of the plot in px. */

@@ -2,6 +2,9 @@
 
 export const NAMES = ["time_ms", "price", "volume", "upper", "middle", "lower", "rsi", "macd", "signal", "histogram"];
 const CAPACITY = 512; // rows that are drawn; the daemon keeps as many by default
+const MANY = 30; // times the usual distance of rows: no line over more, if that is more than
+const HOLE_MS = 60000;
+const STRETCH_MS = 600000; // and behind so much, the charts begin anew
 
 export class Series {
   constructor() {
@@ -11,6 +14,7 @@ export class Series {
   clear() {
     this.rows = 0;
     this.columns = Object.fromEntries(NAMES.map((name) => [name, []]));
+    this.measure();
   }
 
   /** Put the rows of a message behind those that are there. Columns that the daemon does not compute stay null. */
@@ -27,6 +31,46 @@ export class Series {
       if (into.length > CAPACITY) into.splice(0, into.length - CAPACITY);
     }
     this.rows = this.columns.time_ms.length;
+    this.measure();
+  }
+
+  /** Find where rows are far apart: `holes` are rows that come after a hole, `stretches` first and last rows between large ones. */
+  measure() {
+    const times = this.columns.time_ms;
+    const steps = times.slice(1).map((time, row) => time - times[row]);
+    const usual = [...steps].sort((a, b) => a - b)[(steps.length - 1) >> 1] ?? 0;
+    const after = (limit) => steps.flatMap((step, row) => (step > Math.max(limit, MANY * usual) ? [row + 1] : []));
+    const begins = [0, ...after(STRETCH_MS)];
+    this.holes = after(HOLE_MS);
+    this.stretches = begins.map((first, index) => [first, (begins[index + 1] ?? this.rows) - 1]);
+    this.laidOut = null;
+  }
+
+  /** The first row of the newest stretch. */
+  get begin() {
+    return this.stretches.at(-1)[0];
+  }
+
+  /** What is drawn: {columns, holes, lone}, with a row of null in each hole, and which rows have no neighbour to draw a line to. */
+  get drawn() {
+    return (this.laidOut ??= this.layOut());
+  }
+
+  layOut() {
+    const columns = {};
+    for (const name of NAMES) {
+      const values = this.columns[name];
+      const parts = this.holes.map((row, index) => [
+        ...values.slice(this.holes[index - 1] ?? 0, row),
+        name === "time_ms" ? (values[row - 1] + values[row]) / 2 : null,
+      ]);
+      columns[name] = this.holes.length ? [...parts.flat(), ...values.slice(this.holes.at(-1))] : values;
+    }
+    const holes = new Set(this.holes.map((row, index) => row + index));
+    const count = this.rows + holes.size;
+    const isEdge = (row) => row < 0 || row >= count || holes.has(row);
+    const lone = [...Array(count).keys()].filter((row) => !holes.has(row) && isEdge(row - 1) && isEdge(row + 1));
+    return { columns, holes, lone };
   }
 
   /** The newest value of a column that is defined, or null. */

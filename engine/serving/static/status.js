@@ -36,10 +36,12 @@ export class Status {
     this.news = [];
     this.signals = [];
     this.parts = {};
+    this.now = Date.now();
   }
 
   /** Take what a message tells. */
   hear(header) {
+    this.now = header.clock_ms;
     if (header.full) {
       this.news = [];
       this.signals = [];
@@ -58,6 +60,13 @@ export class Status {
 
   /** Bring all ages up to the engine's time. */
   age(now) {
+    const isNextDay = date(now) !== date(this.now);
+    this.now = now;
+    if (isNextDay) {
+      this.listSignals();
+      this.listNews();
+      this.engine();
+    }
     for (const element of document.querySelectorAll("time.since")) {
       const { ms, before, after } = element.dataset;
       put(element, `${before}${ago(now - Number(ms))}${after}`);
@@ -111,7 +120,7 @@ export class Status {
       return;
     }
     body("signals").replaceChildren(
-      ...newest.map((signal) => {
+      ...this.byDay(newest, (signal) => {
         const row = make("div", "row");
         const what = make("span", "grow", signal.reason || "no reason given");
         what.title = `${signal.strategy}: ${signal.reason}`;
@@ -163,7 +172,7 @@ export class Status {
       return;
     }
     body("news").replaceChildren(
-      ...newest.map((piece) => {
+      ...this.byDay(newest, (piece) => {
         const row = make("div", "row");
         const text = make("span", "grow", [piece.symbol, piece.text].filter(Boolean).join(" "));
         text.title = text.textContent;
@@ -199,14 +208,25 @@ export class Status {
       line("Version", engine.version);
     }
     line("Loop holds", holds.length ? `${count(holds.length)} lately` : "none");
-    for (const hold of [...holds].reverse()) {
+    const held = this.byDay([...holds].reverse(), (hold) => {
       const row = make("div", "row");
       const what = make("span", "grow", hold.what);
       what.title = hold.what;
       row.append(make("time", "at", time(hold.at_ms)), make("b", "", `${short(hold.ms)} ms`), what);
-      lines.push(row);
-    }
-    body("engine").replaceChildren(...lines);
+      return row;
+    });
+    body("engine").replaceChildren(...lines, ...held);
+  }
+
+  /** Rows of what happened, newest first: those of another day than today under their date. */
+  byDay(happened, rowOf) {
+    let day = date(this.now);
+    return happened.flatMap((piece) => {
+      const row = rowOf(piece);
+      if (date(piece.at_ms) === day) return [row];
+      day = date(piece.at_ms);
+      return [make("h3", "day", day), row];
+    });
   }
 }
 

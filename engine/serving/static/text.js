@@ -91,6 +91,11 @@ export function date(ms) {
   return new Date(ms).toISOString().slice(0, 10);
 }
 
+/** Time of day, behind the date if that is not the day of `now`. */
+export function when(ms, now, withMillis = false) {
+  return !ms || date(ms) === date(now) ? time(ms, withMillis) : `${date(ms)} ${time(ms, withMillis)}`;
+}
+
 /** Write text into an element unless it is there already. */
 export function put(element, text) {
   if (element.textContent !== text) element.textContent = text;

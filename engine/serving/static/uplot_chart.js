@@ -1,6 +1,7 @@
 // One pane drawn by uPlot, which zooms by dragging.
 
-import { AXIS, TIMES, decorate, roundTimes, roundValues, timeLabels, valueLabels, valuesOf } from "./panes.js";
+import { AXIS, TIMES, roundTimes, timeLabels } from "./axis.js";
+import { decorate, roundValues, valueLabels, valuesOf } from "./panes.js";
 
 /** The plot without its axes, css px. */
 function plotSize({ bbox }) {
@@ -37,7 +38,8 @@ export class UPlotChart {
           stroke: colour("--muted"),
           ticks: { show: false },
           splits: (plot) => roundTimes(model.view.min, model.view.max, plotSize(plot).width),
-          values: (plot, splits) => (hasTimes ? timeLabels(splits, (ms) => plot.valToPos(ms, "x"), plotSize(plot).width) : splits.map(() => "")),
+          values: (plot, splits) =>
+            hasTimes ? timeLabels(splits, (ms) => plot.valToPos(ms, "x"), plotSize(plot).width, model) : splits.map(() => ""),
         },
         {
           font,
@@ -65,8 +67,7 @@ export class UPlotChart {
           stroke: colour(line.colour),
           width: line.width,
           dash: line.dash,
-          spanGaps: line.bridges ?? false,
-          points: { show: false },
+          points: { show: false, filter: () => model.series.drawn.lone, size: 3, width: 0, fill: colour(line.colour) },
         })),
       ],
       bands: pane.fill
@@ -97,8 +98,8 @@ export class UPlotChart {
   }
 
   data() {
-    const { columns } = this.model.series;
-    return [columns.time_ms, ...[...this.bars, ...this.pane.lines].map((curve) => valuesOf(curve, columns))];
+    const { drawn } = this.model.series;
+    return [drawn.columns.time_ms, ...[...this.bars, ...this.pane.lines].map((curve) => valuesOf(curve, drawn))];
   }
 
   draw() {

@@ -7,6 +7,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -159,6 +160,16 @@ def test_without_a_symbol_it_shows_the_one_with_most_trades_once_there_is_one(da
     counts = {key: len(daemon.fold.features.last("market", *key, 512)) for key in (BINANCE_BTC, BINANCE_ETH)}  # type: ignore[attr-defined]
     assert header["full"]
     assert (header["exchange"], header["symbol"]) == max(counts, key=lambda key: counts[key])
+
+
+def test_without_a_symbol_it_prefers_those_that_a_feed_listens_to(daemon: Daemon) -> None:
+    daemon.fold.keys, rows = recorded()
+    daemon.fold.push(rows.take(slice(0, 2_000)))
+    assert decode(Frames(daemon).first())[0]["symbol"] == "BTC/USDT"
+    daemon.feed = msgspec.structs.replace(daemon.feed, symbols=("ETH/USDT",))
+    assert decode(Frames(daemon).first())[0]["symbol"] == "ETH/USDT"
+    daemon.feed = msgspec.structs.replace(daemon.feed, symbols=("LTC/USDT",))
+    assert decode(Frames(daemon).first())[0]["symbol"] == "BTC/USDT"
 
 
 def test_a_symbol_that_nobody_trades_has_no_rows_and_gets_them_when_they_come(daemon: Daemon) -> None:
