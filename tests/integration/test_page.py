@@ -490,18 +490,18 @@ async def test_the_axis_of_time_is_written_over_any_range(stage: Stage) -> None:
         assert re.match(r"\d{4}", shown[0])  # of another day: with the date
         assert len(today) == len(later)
     assert [[text for text in today if text][1] for today, _ in written] == [
-        "12:38:31.013",
+        "12:38:31.014",
         "12:38:30.80",
-        "12:38:25",
+        "12:38:26",
         "12:37:15",
-        "11:30",
-        "15:00",
-        "2025-06-19",
+        "11:45",
+        "20:00",
+        "12:00",
         "2025-06-02",
-        "2025-03",
-        "2024-06",
+        "2025-04",
+        "2024-07",
         "2014",
-        "1800",
+        "1850",
     ]
     crossing = [text for text in written[5][0] if text]
     assert crossing[0].startswith("2025-06-20 ")
