@@ -77,6 +77,11 @@ async def receive(url: str, symbols: Sequence[str], count: list[int]) -> None:
                 await asyncio.sleep(0)
 
 
+def broke(error: BaseException) -> None:
+    """End with an error of the fold's own."""
+    raise error
+
+
 async def measure(stage: str, url: str, skip: int, until: int, folder: Path) -> dict[str, float]:
     """Run a stage until it has had `until` messages; return what each cost after the first `skip`."""
     sys.setswitchinterval(SWITCH_S)
@@ -109,7 +114,7 @@ async def measure(stage: str, url: str, skip: int, until: int, folder: Path) -> 
                     created=clock.now(),
                 )
             inbox = Intake(
-                fold, journal, clock=clock, later=asyncio.get_running_loop().call_soon, failed=lambda error: False,
+                fold, journal, clock=clock, later=asyncio.get_running_loop().call_soon, failed=lambda error: False, broke=broke,
                 latency=Latency(), shed_behind_ns=1 << 60,
             )  # fmt: skip
             counted = lambda: fold.folded  # noqa: E731

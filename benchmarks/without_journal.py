@@ -5,10 +5,9 @@ It takes no snapshots either, for those need a journal; all else is the same.
 
 from __future__ import annotations
 
-import sys
+import runpy
 
 from engine.app import daemon
-from engine.cli.command import main
 
 
 class Forgetful(daemon.Daemon):
@@ -21,4 +20,4 @@ class Forgetful(daemon.Daemon):
 
 if __name__ == "__main__":
     daemon.Daemon = Forgetful  # type: ignore[misc]
-    sys.exit(main())
+    runpy.run_module("engine", run_name="__main__")
