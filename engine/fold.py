@@ -7,8 +7,6 @@ delivered, `now()` and the store's cursor stand at its input, so nothing later c
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -18,7 +16,7 @@ import numpy.typing as npt
 
 from engine.actor import Actor, Supervisor
 from engine.block import Block, Keys
-from engine.digest import ChainState, Digests
+from engine.digest import Digests
 from engine.errors import ConfigError, StrategyError
 from engine.events import (
     Command,
@@ -39,12 +37,12 @@ from engine.events import (
 )
 from engine.indicator import Span
 from engine.ingress import BAD_PRICE, DUPLICATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
+from engine.input_digest import hash_inputs
 from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
-from engine.state import fold_state, lane_digest, state_digest
+from engine.state import ActorState, FoldState, KeyState, lane_digest, state_digest
 
 DIGEST_ROWS = 256
 """Rows of a clock that may wait in the ring to be hashed together: hashing each as it comes took a third of a tick's time."""
-INPUT_ROW, GAP_ROW = struct.Struct("<qqddddq"), struct.Struct("<7q")
 NOTICES = frozenset((Gap, Refused, WindowOverflow))
 """What is reported when its turn has come, whether or not anybody hears it."""
 TOLD = (FeedStatus, Heartbeat, Command, Configured, History, Shed)
@@ -173,20 +171,6 @@ class Fold:
     def digest_bytes(self) -> int:
         """Bytes in open chunks: what hashing all streams takes."""
         return sum(digests.open_bytes for digests in self._digests.values())
-
-    def key_chains(self, code: int) -> dict[str, list[ChainState]]:
-        """Copy the chains that belong to a key, by kind."""
-        key = self.keys[code]
-        if code in self._undigested:
-            self._digest_rows(code, self._undigested.pop(code))
-        return {
-            "inputs": self._digests["inputs"].states([key]),
-            "features": self._digests["features"].states([(view, *key) for view in self.features.views]),
-        }
-
-    def loose_chains(self) -> dict[str, list[ChainState]]:
-        """Copy the chains that belong to no key alone, by kind."""
-        return {kind: self._digests[kind].states() for kind in ("predictions", "signals")}
 
     @property
     def gaps(self) -> int:
@@ -413,7 +397,7 @@ class Fold:
         overflows = lane.run(columns)
         fresh = [after - count for after, count in zip(lane.all_emitted(), before, strict=True)]
         if self.is_digested:
-            self._digest_inputs(key, columns, admitted, rows, gaps)
+            hash_inputs(self._digests["inputs"], key, columns, admitted, rows, gaps)
             self._note_rows(code, fresh)
         if self.rows is not None:
             for view, place in self._places.items():
@@ -479,58 +463,6 @@ class Fold:
                     (view, *key), lane.stamps(place.scope, count)[0], lane.values(view, count)
                 )
 
-    def _digest_inputs(
-        self,
-        key: Key,
-        columns: Columns,
-        admitted: Admitted,
-        rows: npt.NDArray[np.intp] | None,
-        gaps: npt.NDArray[np.int64],
-    ) -> None:
-        """Hash the inputs that one key folded: trades, quotes, and the gaps before them."""
-        outcome, timestamp, _, sequence, price, volume, side, ask, ask_volume = columns
-        ids = admitted.block.trade_id if rows is None else admitted.block.trade_id[rows]
-        if len(outcome) == 1:
-            self._digest_input(key, outcome.item(0), columns, ids.item(0), gaps)
-            return
-        folded = (outcome == TRADE) | (outcome == QUOTE)
-        is_quote = outcome[folded] == QUOTE
-        result = np.zeros((int(np.count_nonzero(folded)), 7))
-        integers = result.view(np.int64)
-        integers[:, 0], integers[:, 1], integers[:, 6] = timestamp[folded], is_quote, ids[folded]
-        result[:, 2], result[:, 3], result[:, 4] = price[folded], volume[folded], side[folded]
-        if len(ask):
-            result[is_quote, 4], result[is_quote, 5] = ask[folded][is_quote], ask_volume[folded][is_quote]
-            floats = result[:, 2:6]
-            floats[np.isnan(floats)] = np.nan
-        if len(gaps):
-            gap_rows = np.zeros((len(gaps), 7), np.int64)
-            gap_rows[:, 0] = admitted.block.timestamp[gaps[:, 0]]
-            gap_rows[:, 1] = 2
-            gap_rows[:, 2:6] = gaps[:, 2:6]
-            places = np.searchsorted(sequence[folded], gaps[:, 1])
-            result = np.insert(result, places, gap_rows.view(np.float64), axis=0)
-        self._digests["inputs"].extend(key, result)
-
-    def _digest_input(self, key: Key, outcome: int, columns: Columns, number: int, gaps: npt.NDArray[np.int64]) -> None:
-        """Hash one input: the same row as of a block, at a tenth of the cost."""
-        if outcome not in (TRADE, QUOTE):
-            return
-        _, timestamp, _, _, price, volume, side, ask, ask_volume = columns
-        when, inputs = timestamp.item(0), self._digests["inputs"]
-        if len(gaps):
-            _, _, first, last, missing, filled = gaps[0].tolist()
-            inputs.append(key, GAP_ROW.pack(when, 2, first, last, missing, filled, 0))
-        is_quote = outcome == QUOTE
-        values = [
-            price.item(0),
-            volume.item(0),
-            ask.item(0) if is_quote else float(side.item(0)),
-            ask_volume.item(0) if is_quote else 0.0,
-        ]
-        values = [value if value == value else math.nan for value in values]  # noqa: PLR0124 - one bit pattern for every NaN
-        inputs.append(key, INPUT_ROW.pack(when, is_quote, *values, number))
-
     def digest(self) -> dict[str, str]:
         """Return the digests so far: inputs, features, predictions, signals (empty unless they are kept), and of the state."""
         return {**{name: digests.hexdigest() for name, digests in self.digests.items()}, "state": self.state_digest()}
@@ -539,8 +471,42 @@ class Fold:
         """Hash all that a restart must know."""
         codes = [code for code in range(len(self.keys)) if self.ingress.has_input(code)]
         lanes = {self.keys[code]: self.lane_digest(self.features.lane(self.keys[code]).copy()) for code in codes}
-        return state_digest(fold_state(self), lanes)
+        return state_digest(self.state(), lanes)
 
     def lane_digest(self, lane: Mapping[str, npt.NDArray[Any]]) -> bytes:
         """Hash the arrays of one key's lane."""
         return lane_digest(self.features.state_parts(lane))
+
+    # -- its state
+
+    def state(self) -> FoldState:
+        """Copy all that is not a key's own. Raises what an actor's `snapshot` raises."""
+        supervised = self.supervisor.actors.values()
+        return FoldState(
+            sequence=self.ingress.next_sequence - 1,
+            timestamp=self.timestamp(),
+            received=self.now(),
+            keys=tuple(self.keys[code] for code in range(len(self.ingress.state))),
+            ingress=self.ingress.state.copy(),
+            counts=self.ingress.counts.copy(),
+            gaps=self._gaps,
+            signals=self.signals,
+            round=self.bus.round,
+            is_history=self.is_history,
+            symbols=dict(self.symbols),
+            actors=tuple(
+                ActorState(one.name, one.listening, *one.record(), one.actor.snapshot()) for one in supervised
+            ),
+            chains={kind: self._digests[kind].states() for kind in ("predictions", "signals")},
+        )
+
+    def key_state(self, code: int, *, has_lane: bool, room: npt.NDArray[np.float64] | None = None) -> KeyState:
+        """Copy one key's own, with `has_lane` its arena and rows too: into `room` if that fits."""
+        key = self.keys[code]
+        if code in self._undigested:
+            self._digest_rows(code, self._undigested.pop(code))
+        chains = {
+            "inputs": self._digests["inputs"].states([key]),
+            "features": self._digests["features"].states([(view, *key) for view in self.features.views]),
+        }
+        return KeyState(key, self.features.lane(key).copy(room) if has_lane else {}, chains)

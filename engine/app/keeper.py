@@ -21,13 +21,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from engine.capture import Capture
 from engine.clock import Clock
 from engine.digest import ChainState
 from engine.errors import EngineError, ServiceError
 from engine.events import Configured, Key
 from engine.fold import Fold
 from engine.health import Digested, SnapshotHealth
-from engine.state import Capture, FoldState, KeyState, chain_digests, state_digest
+from engine.state import FoldState, KeyState, chain_digests, state_digest
 from store.folder import DataFolder, write_atomically
 from store.journal import Journal
 from store.snapshot import VERSION, FileHead, Found, SnapshotWriter, chains_of, prune, remove_unfinished, snapshots

@@ -13,12 +13,13 @@ import pytest
 
 from engine.app.keeper import Keeper
 from engine.app.recording import Recording
+from engine.capture import Capture, restore
 from engine.clock import LiveClock
 from engine.config import Config
 from engine.errors import JournalCorruptError, ServiceError, StoreError
 from engine.events import Configured, Key
 from engine.fold import Fold
-from engine.state import Capture, KeyState, fold_state, key_state, restore, state_digest
+from engine.state import KeyState, state_digest
 from replay.driver import build_fold
 from replay.history import restore_newest
 from store.folder import DataFolder
@@ -207,10 +208,10 @@ def test_a_snapshot_without_some_of_its_keys_is_refused(tmp_path: Path) -> None:
     fold = fresh()
     for number in range(3):
         fold.push(block_of(fold.keys, trades(3, key(number))))
-    state = fold_state(fold)
+    state = fold.state()
     writer = SnapshotWriter(tmp_path, FileHead(VERSION, state.sequence, 0, CONFIGURED))
     for code in range(2):
-        writer.add_key(key_state(fold, code, has_lane=True))
+        writer.add_key(fold.key_state(code, has_lane=True))
     writer.finish(state)
     with pytest.raises(JournalCorruptError, match="found 2 keys, expected each of the fold's 3 once"):
         read_snapshot(snapshots(tmp_path)[0])

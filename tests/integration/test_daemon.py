@@ -335,3 +335,9 @@ def test_old_segments_go_but_never_what_the_oldest_snapshot_needs(tmp_path: Path
     assert done.returncode == 2
     assert "journal" in done.stderr
     assert os.listdir(folder / "ticks")
+    # What no snapshot fits is folded from what is left, and that is said.
+    with Child(folder, **{**config, "FEATURES__VIEWS": "market,technical_1s,derived"}) as child:
+        assert "history is gone" in child.stderr()
+        kept = child.stop()
+    assert replayed(folder) == kept
+    assert json.loads(command("verify", folder, "--json").stdout)["passed"]

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.capture import Capture, restore
 from engine.config import Config, StoreConfig
 from engine.errors import JournalCorruptError, JournalError, StoreError
 from engine.events import Configured, FeatureEvent
 from engine.fold import Fold
-from engine.state import Capture, KeyState, chain_digests, fold_state, key_state, restore, state_digest
+from engine.state import KeyState, chain_digests, state_digest
 from replay.driver import build_fold
 from store.snapshot import (
     VERSION,
@@ -56,10 +57,10 @@ def fresh(*, begins: bool = True, ring_rows: int = 64) -> Fold:
 
 
 def written(folder: Path, fold: Fold) -> Path:
-    state = fold_state(fold)
+    state = fold.state()
     writer = SnapshotWriter(folder, msgspec.structs.replace(HEAD, sequence=state.sequence))
     for code in range(len(state.keys)):
-        writer.add_key(key_state(fold, code, has_lane=fold.ingress.has_input(code)))
+        writer.add_key(fold.key_state(code, has_lane=fold.ingress.has_input(code)))
     return writer.finish(state)
 
 

@@ -140,7 +140,7 @@ export class CanvasChart {
   }
 
   barsOf(context, at, columns, rows, curve, values) {
-    const width = Math.min(Math.max((at.width / Math.max(rows.length, 1)) * 0.7, this.ratio), BAR_MOST * this.ratio);
+    const width = Math.min(Math.max((at.x(this.model.series.usual) - at.x(0)) * 0.7, this.ratio), BAR_MOST * this.ratio);
     const zero = at.y(0);
     context.fillStyle = this.colour(curve.colour);
     for (const row of rows) {

@@ -34,12 +34,12 @@ export class Series {
     this.measure();
   }
 
-  /** Find where rows are far apart: `holes` are rows that come after a hole, `stretches` first and last rows between large ones. */
+  /** Find where rows are far apart: `usual` is their distance, `holes` are rows that come after a hole, `stretches` first and last rows between large ones. */
   measure() {
     const times = this.columns.time_ms;
     const steps = times.slice(1).map((time, row) => time - times[row]);
-    const usual = [...steps].sort((a, b) => a - b)[(steps.length - 1) >> 1] ?? 0;
-    const after = (limit) => steps.flatMap((step, row) => (step > Math.max(limit, MANY * usual) ? [row + 1] : []));
+    this.usual = [...steps].sort((a, b) => a - b)[(steps.length - 1) >> 1] ?? 0;
+    const after = (limit) => steps.flatMap((step, row) => (step > Math.max(limit, MANY * this.usual) ? [row + 1] : []));
     const begins = [0, ...after(STRETCH_MS)];
     this.holes = after(HOLE_MS);
     this.stretches = begins.map((first, index) => [first, (begins[index + 1] ?? this.rows) - 1]);
