@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.block import Keys
+from engine.capture import restore
 from engine.config import Config
 from engine.errors import EngineError, JournalError, ReplayError
 from engine.events import Configured
 from engine.fold import TOLD, Fold
 from engine.ingress import Admitted
-from engine.state import restore
 from replay.definition import config_of, definition_of
 from replay.driver import build_fold
 from store.folder import DataFolder

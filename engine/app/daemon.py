@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from engine.app.feeding import Feeding
 from engine.app.keeper import Keeper, write_digest
-from engine.app.recording import Recording
 from engine.clock import LiveClock
 from engine.config import Config
 from engine.errors import ConfigError, EngineError, JournalError
@@ -31,7 +31,6 @@ from engine.latency import Latency
 from engine.log import Reporter
 from engine.serving.server import Server, serve
 from engine.watchdog import PROCESS_HELD, Watchdog
-from feeds.live import Feed, binance_feed
 from replay.definition import definition_of, fold_config
 from replay.driver import build_fold
 from replay.history import fold_journal, restore_newest
@@ -83,8 +82,7 @@ class Daemon:
         self._ready = ready
         self._starting = "starting"
         self._listeners: list[Callable[[Any], None]] = []
-        self._feeds: list[Feed] = []
-        self._recording: Recording | None = None
+        self._feeding = Feeding(config, log)
         self._tasks: list[asyncio.Task[Any]] = []
         self._stop = asyncio.Event()
         self._exit = 0
@@ -105,7 +103,7 @@ class Daemon:
         return self._starting
 
     def feeds(self) -> list[FeedHealth]:
-        return [health for feed in self._feeds for health in feed.health()]
+        return self._feeding.health()
 
     def journal(self) -> JournalHealth:
         journal, is_kept = self._journal, self._intake.journal is not None
@@ -150,36 +148,13 @@ class Daemon:
             )
         except msgspec.ValidationError as error:
             raise ConfigError(f"verb {verb!r}: expected add_symbol, remove_symbol, park, resume or snapshot") from error
-        feed = self._feed_of(command)
+        self.fold.check(command)
+        self._feeding.check(command)
         numbered = self._intake.tell(command)
+        self._feeding.obey(numbered)
         if verb == "snapshot":
             self._keeper.wanted.set()
-        elif feed is not None and verb == "add_symbol":
-            feed.add(target.partition(":")[2])
-        elif feed is not None:
-            feed.remove(target.partition(":")[2])
         return numbered
-
-    def _feed_of(self, command: Command) -> Feed | None:
-        """Return the feed that a command about a symbol is for. Raises ConfigError naming the exchanges there are."""
-        if command.verb not in ("add_symbol", "remove_symbol"):
-            return None
-        self.fold.check(command)
-        exchange = command.target.partition(":")[0]
-        for feed in self._feeds:
-            if feed.exchange == exchange:
-                self._check_symbol(feed, command)
-                return feed
-        known = ", ".join(feed.exchange for feed in self._feeds) or "none"
-        raise ConfigError(f"target {command.target!r}: no feed of {exchange}; there are feeds of {known}")
-
-    def _check_symbol(self, feed: Feed, command: Command) -> None:
-        """Raise ConfigError for a symbol that the feed does not know, or does not listen to: as an input it would be there for good."""
-        symbol = command.target.partition(":")[2]
-        if command.verb == "add_symbol" and (why := feed.why_not(symbol)):
-            raise ConfigError(f"target {command.target!r}: {symbol}: {why}")
-        if command.verb == "remove_symbol" and symbol not in feed.symbols:
-            raise ConfigError(f"target {command.target!r}: expected one of {', '.join(feed.symbols[:20]) or 'none'}")
 
     # -- life
 
@@ -208,9 +183,7 @@ class Daemon:
 
     async def _start(self) -> None:
         config = self.config
-        if "replay" in config.feeds.run:
-            self._recording = Recording(config.feeds.replay_speed)
-            await self._recording.spawn()  # it starts on another core meanwhile
+        await self._feeding.prepare()
         self._journal = Journal.open(
             self.folder.journal,
             segment_bytes=config.journal.segment_mib << 20,
@@ -246,7 +219,7 @@ class Daemon:
         await self._warm_up()
         if self._stop.is_set():
             return
-        await self._start_feeds()
+        await self._feeding.start(self.fold.symbols, clock=self.clock, inbox=self._intake, spawn=self._spawn)
         if config.journal.export:
             from store.export import Exporter  # Arrow costs a start a fifth of a second
 
@@ -372,35 +345,6 @@ class Daemon:
     def _tell_history(self, phase: Literal["begins", "ends"], source: str, received: int) -> None:
         self._intake.tell(History(phase, source, received, received))
 
-    async def _start_feeds(self) -> None:
-        config = self.config
-        for name in config.feeds.run:
-            binance, symbols = config.binance, list(config.feeds.symbols)
-            if self._recording is not None:
-                served = await self._recording.served()
-                port = int(served.url.rstrip("/").rpartition(":")[2])
-                self._spawn(self._recording.watch(port, self._exchange_ended))
-                binance = msgspec.structs.replace(binance, websocket=served.url)
-                symbols = list(served.symbols)
-            for target, is_wanted in self.fold.symbols.items():
-                exchange, _, symbol = target.partition(":")
-                if exchange == "binance" and is_wanted and symbol not in symbols:
-                    symbols.append(symbol)
-                elif exchange == "binance" and not is_wanted and symbol in symbols:
-                    symbols.remove(symbol)
-            feed = binance_feed(
-                binance, config.feeds, symbols, clock=self.clock, inbox=self._intake, seed=config.engine.seed,
-                recording=name == "replay",
-            )  # fmt: skip
-            if not feed.symbols:
-                why = "; ".join(f"{symbol}: {feed.why_not(symbol)}" for symbol in symbols[:5]) or "there are none"
-                raise ConfigError(f"feeds.symbols: expected symbols of {feed.exchange}: {why}")
-            self._feeds.append(feed)
-            self._spawn(feed.run())
-
-    def _exchange_ended(self, code: int) -> None:
-        self._log.error("the loopback exchange ended", code=code, hint="it is started again")
-
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(self._ended)
@@ -509,14 +453,7 @@ class Daemon:
     async def _finish(self) -> None:
         """Stop in the order of the flow: no new inputs, fold what waits, keep the state, say what it is. Each part has its time."""
         self._log.info("stopping")
-        parts: list[Coroutine[Any, Any, None]] = [feed.stop() for feed in self._feeds]
-        if self._recording is not None:
-            parts.append(self._recording.stop())
-        for stopped in await asyncio.gather(
-            *(asyncio.wait_for(part, STOP_S) for part in parts), return_exceptions=True
-        ):
-            if isinstance(stopped, BaseException):
-                self._log.warning("a part did not stop in time", error=repr(stopped))
+        await self._feeding.stop(STOP_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,124 @@
+"""The feeds of a daemon: which there are, what they listen to, and what operators change about that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+
+from engine.app.recording import Recording
+from engine.clock import Clock
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.events import Command
+from engine.health import FeedHealth
+from feeds.live import Feed, Inbox, binance_feed
+
+CHANGES = ("add_symbol", "remove_symbol")
+SHOWN = 20
+
+
+class Feeding:
+    """The configured feeds. The built-in recording is served by a loopback exchange to the client that dials the real one."""
+
+    def __init__(self, config: Config, log: Any) -> None:
+        self._config = config
+        self._log = log
+        self._feeds: list[Feed] = []
+        self._recording = Recording(config.feeds.replay_speed) if "replay" in config.feeds.run else None
+
+    async def prepare(self) -> None:
+        """Have the loopback exchange start, if one is needed: on another core, while the daemon recovers."""
+        if self._recording is not None:
+            await self._recording.spawn()
+
+    async def start(
+        self,
+        changes: Mapping[str, bool],
+        *,
+        clock: Clock,
+        inbox: Inbox,
+        spawn: Callable[[Coroutine[Any, Any, Any]], None],
+    ) -> None:
+        """Start all feeds, their symbols as operators have changed them ("exchange:symbol" to whether it is wanted).
+
+        spawn: runs a coroutine for as long as the daemon does. Raises ConfigError if a feed knows none of its symbols, ServiceError
+        if the loopback exchange does not come up.
+        """
+        config = self._config
+        for name in config.feeds.run:
+            binance, symbols = config.binance, list(config.feeds.symbols)
+            if self._recording is not None:
+                served = await self._recording.served()
+                spawn(self._recording.watch(int(served.url.rstrip("/").rpartition(":")[2]), self._exchange_ended))
+                binance, symbols = msgspec.structs.replace(binance, websocket=served.url), list(served.symbols)
+            symbols = _changed("binance", symbols, changes)
+            feed = binance_feed(
+                binance,
+                config.feeds,
+                symbols,
+                clock=clock,
+                inbox=inbox,
+                seed=config.engine.seed,
+                recording=name == "replay",
+            )
+            if not feed.symbols and not changes:
+                why = "; ".join(f"{symbol}: {feed.why_not(symbol)}" for symbol in symbols[:5]) or "there are none"
+                raise ConfigError(f"feeds.symbols: expected symbols of {feed.exchange}: {why}")
+            self._feeds.append(feed)
+            spawn(feed.run())
+
+    def health(self) -> list[FeedHealth]:
+        """What each connection says of itself."""
+        return [health for feed in self._feeds for health in feed.health()]
+
+    def check(self, command: Command) -> None:
+        """Raise ConfigError for a symbol that no feed knows or listens to: as an input the command would be there for good."""
+        if command.verb not in CHANGES:
+            return
+        feed, symbol = self._of(command)
+        if command.verb == "add_symbol" and (why := feed.why_not(symbol)):
+            raise ConfigError(f"target {command.target!r}: {symbol}: {why}")
+        if command.verb == "remove_symbol" and symbol not in feed.symbols:
+            raise ConfigError(f"target {command.target!r}: expected one of {', '.join(feed.symbols[:SHOWN]) or 'none'}")
+
+    def obey(self, command: Command) -> None:
+        """Listen to another symbol, or no longer to one."""
+        if command.verb in CHANGES:
+            feed, symbol = self._of(command)
+            (feed.add if command.verb == "add_symbol" else feed.remove)(symbol)
+
+    async def stop(self, within_s: float) -> None:
+        """Stop all of them at once, each within its time."""
+        parts: list[Coroutine[Any, Any, None]] = [feed.stop() for feed in self._feeds]
+        if self._recording is not None:
+            parts.append(self._recording.stop())
+        timed = [asyncio.wait_for(part, within_s) for part in parts]
+        for stopped in await asyncio.gather(*timed, return_exceptions=True):
+            if isinstance(stopped, BaseException):
+                self._log.warning("a feed did not stop in time", error=repr(stopped))
+
+    def _of(self, command: Command) -> tuple[Feed, str]:
+        exchange, _, symbol = command.target.partition(":")
+        for feed in self._feeds:
+            if feed.exchange == exchange:
+                return feed, symbol
+        known = ", ".join(feed.exchange for feed in self._feeds) or "none"
+        raise ConfigError(f"target {command.target!r}: no feed of {exchange}; there are feeds of {known}")
+
+    def _exchange_ended(self, code: int) -> None:
+        self._log.error("the loopback exchange ended", code=code, hint="it is started again")
+
+
+def _changed(exchange: str, symbols: list[str], changes: Mapping[str, bool]) -> list[str]:
+    """Return the symbols of an exchange as operators have changed them."""
+    wanted = dict.fromkeys(symbols)
+    for target, is_wanted in changes.items():
+        of, _, symbol = target.partition(":")
+        if of == exchange and is_wanted:
+            wanted[symbol] = None
+        elif of == exchange:
+            wanted.pop(symbol, None)
+    return list(wanted)
