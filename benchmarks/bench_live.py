@@ -46,7 +46,7 @@ WANTED_RATE, WANTED_US = 10_000, 1_000.0
 WANTED_PER_S = 100_000
 WANTED_MIB, PER_TICKS = 1.0, 10_000_000
 MARKET_TICKS_A_SECOND = 800
-"""Of the flood's own time: 200 a second and symbol, which fills the windows of 15 minutes with 180,000 ticks each."""
+"""Of the flood's own time, all symbols: windows of 15 minutes hold 72,000 to 360,000 trades."""
 WINDOWS_FULL = MARKET_TICKS_A_SECOND * 900
 LOOK_S = 0.5
 
@@ -170,7 +170,7 @@ def stage_lines(report: harness.Report, quick: bool) -> None:
         more = [b.cpu_ns - a.cpu_ns for a, b in zip(before, after, strict=True)]
         report.add(Line(f"flood: what `{stage}` adds", "ns CPU a message", more))
     report.note(
-        f"Flood: frames as fast as TCP takes them, 4 symbols in turn, {count:,} a repetition, the first quarter left out; a process with all its "
+        f"Flood: frames as fast as TCP takes them, 4 symbols, {count:,} a repetition, the first quarter left out; a process with all its "
         "threads on one core, the sender on another. CPU is that of the process, kernel included."
     )
 
@@ -242,7 +242,7 @@ def main() -> int:
     if len(CORES) < 2:
         report.note("There is one core only: the sender takes part of it, and no figure here is of use.")
     report.note(
-        "Frames are combined ones of 174 bytes, trades only; the daemon and all its threads are pinned to one core, the sender to another."
+        "Frames are combined ones of 174 bytes, trades only, of 4 symbols (50, 25, 15 and 10 %) in a mixed order; the daemon and all its threads are pinned to one core, the sender to another."
     )
     return report.finish()
 

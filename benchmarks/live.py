@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import Line, require
-from benchmarks.sender import SYMBOLS, price_of
+from benchmarks.sender import SYMBOLS, Turns, price_of
 from benchmarks.stopwatch import VIEW
 from engine.config import to_toml
 from feeds.products import built_in_products
@@ -238,11 +238,10 @@ class Daemon:
 
     def check_prices(self, last: int, symbols: Sequence[str]) -> None:
         """The newest price of each symbol is the one that was sent last, `last` being the last frame."""
-        found = self.newest(symbols, ["market:price"])
-        for place, (price,) in enumerate(found):
-            index = last - (last - place) % len(symbols)
-            expected = price_of(index, len(symbols))
-            require(price == expected, f"{symbols[place]}: the newest price is {price}, expected {expected}")
+        found, turns = self.newest(symbols, ["market:price"]), Turns(len(symbols))
+        for code, (price,) in enumerate(found):
+            expected = price_of(turns.last(code, last))
+            require(price == expected, f"{symbols[code]}: the newest price is {price}, expected {expected}")
 
     def stop(self) -> dict[str, Any]:
         """End it as a system does; return what it says of itself at the end."""

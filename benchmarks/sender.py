@@ -35,6 +35,8 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 FIRST_ID = 1_000_000_000
 LUMP = 512
 CHUNK = 8_192
+WEIGHTS = (0.5, 0.25, 0.15, 0.1)
+ROUND = 4_000  # frames after which the order of the symbols repeats, or so
 PERIOD = 1 << 16  # trades of a symbol after which its prices repeat
 NS_PER_S, NS_PER_MS = 1_000_000_000, 1_000_000
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -53,17 +55,50 @@ SOLD = _random.random(PERIOD) < 0.5
 Integers = npt.NDArray[np.int64]
 
 
-def price_of(index: int, symbols: int) -> float:
-    """The price of frame `index` where there are so many symbols."""
-    return round(int(PRICES[index // symbols % PERIOD]) / 100, 2)
+def price_of(turn: int) -> float:
+    """The price of a symbol's n-th trade, from 0."""
+    return round(int(PRICES[turn % PERIOD]) / 100, 2)
 
 
-def frames(first: int, times_ms: Integers, symbols: Sequence[str], *, combined: bool) -> npt.NDArray[np.uint8]:
-    """Build websocket frames, one a row: the frame `first` and those after it, symbols in turn, with times in ms UTC."""
-    index = np.arange(first, first + len(times_ms))
-    turn = index // len(symbols)
+class Turns:
+    """Whose trade each frame holds: the four usual symbols by `WEIGHTS`, any other number of them alike, in a mixed order that repeats.
+
+    Symbols that took turns would fill their chunks, rings and bars at the same moments, which those of an exchange do not.
+    """
+
+    def __init__(self, symbols: int) -> None:
+        weights = WEIGHTS if symbols == len(WEIGHTS) else (1.0 / symbols,) * symbols
+        pattern = np.repeat(np.arange(symbols), [max(1, round(weight * ROUND)) for weight in weights])
+        self._symbol = np.random.default_rng(symbols).permutation(pattern)
+        self._places = [np.flatnonzero(self._symbol == code) for code in range(symbols)]
+        self._counts = np.bincount(self._symbol)
+        self._ranks = np.empty_like(self._symbol)
+        for places in self._places:
+            self._ranks[places] = np.arange(len(places))
+
+    def of(self, index: Integers) -> tuple[Integers, Integers]:
+        """Return the symbols of frames, by their place in the list, and which trades of those they hold, from 0."""
+        rounds, at = np.divmod(index, len(self._symbol))
+        code = self._symbol[at]
+        return code, rounds * self._counts[code] + self._ranks[at]
+
+    def places(self, code: int) -> tuple[int, list[int]]:
+        """Return after how many frames the order repeats, and where in it a symbol's trades are."""
+        return len(self._symbol), self._places[code].tolist()
+
+    def last(self, code: int, index: int) -> int:
+        """Return which trade of a symbol is its newest once frame `index` was sent."""
+        rounds, at = divmod(index + 1, len(self._symbol))
+        return int(rounds * self._counts[code] + np.searchsorted(self._places[code], at)) - 1
+
+
+def frames(
+    first: int, times_ms: Integers, symbols: Sequence[str], turns: Turns, *, combined: bool
+) -> npt.NDArray[np.uint8]:
+    """Build websocket frames, one a row: the frame `first` and those after it, with times in ms UTC."""
+    code, turn = turns.of(np.arange(first, first + len(times_ms)))
     at = turn % PERIOD
-    rows = np.array([list(_template(name, combined)) for name in symbols], np.uint8)[index % len(symbols)]
+    rows = np.array([list(_template(name, combined)) for name in symbols], np.uint8)[code]
     text = bytes(rows[0])
     for field, values, width in (
         (b'"E":', times_ms, 13),
@@ -151,6 +186,7 @@ class Sender:
 
     def __init__(self, symbols: Sequence[str], stamps: Path | None, rows: int) -> None:
         self._symbols = symbols
+        self._turns = Turns(len(symbols))
         self._next = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._peer: Peer | None = None
@@ -182,7 +218,9 @@ class Sender:
         lead = round((LEAD_S + count * LEAD_S_A_FRAME) * NS_PER_S)
         now, start = time.time_ns(), time.monotonic_ns() + lead
         due = (np.arange(count) * (NS_PER_S / rate)).astype(np.int64)
-        built = frames(first, (now + lead + due) // NS_PER_MS, self._symbols, combined=self._peer.is_combined)
+        built = frames(
+            first, (now + lead + due) // NS_PER_MS, self._symbols, self._turns, combined=self._peer.is_combined
+        )
         size, data = built.shape[1], built.tobytes()
         messages = [data[at : at + size] for at in range(0, len(data), size)]
         dues = (start + due).tolist()
@@ -222,7 +260,7 @@ class Sender:
             while done < count:
                 some = min(CHUNK, count - done)
                 times = (begin + (np.arange(done, done + some) * step).astype(np.int64)) // NS_PER_MS
-                built = frames(first + done, times, self._symbols, combined=self._peer.is_combined)
+                built = frames(first + done, times, self._symbols, self._turns, combined=self._peer.is_combined)
                 for lump in range(0, some, LUMP):
                     self._peer.socket.sendall(built[lump : lump + LUMP].tobytes())
                 done += some

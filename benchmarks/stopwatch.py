@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.sender import FIRST_ID
+from benchmarks.sender import FIRST_ID, Turns
 from engine.events import FeatureEvent, Tick
 from strategies import Strategy
 
@@ -40,12 +40,15 @@ class Stopwatch(Strategy):
             self._heard = memoryview(mmap.mmap(file.fileno(), rows * 16)).cast("q")
         for at in range(0, len(self._heard), 512):
             self._heard[at] = 0  # the page is there before it is needed
-        self._places = {symbol: place for place, symbol in enumerate(self.parameters.symbols)}
+        turns = Turns(len(self.parameters.symbols))
+        self._places = {symbol: turns.places(code) for code, symbol in enumerate(self.parameters.symbols)}
         self._at = 0
 
     def on_tick(self, event: Tick) -> None:
         assert event.trade_id is not None
-        self._at = at = 2 * ((event.trade_id - FIRST_ID) * len(self._places) + self._places[event.symbol])
+        length, places = self._places[event.symbol]
+        rounds, rank = divmod(event.trade_id - FIRST_ID, len(places))
+        self._at = at = 2 * (rounds * length + places[rank])
         self._heard[at] = time.monotonic_ns()
 
     def on_features(self, _: FeatureEvent) -> None:
