@@ -93,8 +93,12 @@ class Program:
             held = arena[source : source + scope.rings * old].reshape(scope.rings, old)
             place = result[target : target + scope.rings * new].reshape(scope.rings, new)
             head = int(ids[self.emitted_slots[scope.index]])
-            index = np.arange(max(0, head - old), head)
-            place[:, index % new] = held[:, index % old]
+            # Oldest first, cut where the old rings began anew: each part lies in one piece before and after.
+            start = max(0, head - old)
+            seam = -(-start // old) * old
+            for first, end in ((start, min(seam, head)), (seam, head)):
+                if first < end:
+                    place[:, first % new : first % new + end - first] = held[:, first % old : first % old + end - first]
             source += scope.rings * old
             target += scope.rings * new
         return result
