@@ -23,8 +23,8 @@ from benchmarks.harness import Case, Run, require, require_close
 from benchmarks.synthetic import Ticks, walk
 from engine.ingress import TRADE
 from store import compute
-from store.batch import program_of
 from store.builtin import resolve
+from store.program import program_of
 from store.ring import Lane
 
 Floats = npt.NDArray[np.float64]

@@ -25,9 +25,9 @@ from engine.ingress import Ingress
 from engine.plugin import import_file
 from replay.merge import merge
 from replay.sources import Source
-from store.batch import program_of
 from store.builtin import builtin_views, resolve
 from store.expression import parse
+from store.program import program_of
 from store.ring import OnlineStore
 from store.schema import FeatureView
 

@@ -15,8 +15,6 @@ from typing import IO, Annotated, Protocol
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Meta
 
 from engine.block import IS_QUOTE, IS_TRADE, NO_ID, Block, Keys
@@ -27,7 +25,6 @@ from feeds import DECODERS, decoder
 from replay.merge import merge
 from store.folder import DataFolder
 from store.journal_reader import read
-from store.tables import is_quotes, to_block
 
 BATCH_ROWS = 1 << 16
 PROBE_LINES = 500
@@ -71,9 +68,14 @@ def open_source(path: str | Path) -> Source:
 
 
 class ParquetSource:
-    """A Parquet file of ticks or of quotes."""
+    """A Parquet file of ticks or of quotes. Arrow is imported with the first: it costs a start of the daemon a fifth of a second."""
 
     def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from store.tables import is_quotes
+
         self.path = path
         self.name = path.name
         try:
@@ -91,6 +93,10 @@ class ParquetSource:
         return count
 
     def blocks(self, keys: Keys) -> Iterator[Block]:
+        import pyarrow as pa
+
+        from store.tables import to_block
+
         try:
             for batch in self._file.iter_batches(BATCH_ROWS):
                 yield to_block(pa.Table.from_batches([batch]), keys, str(self.path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 from engine.ingress import Ingress
 from store.builtin import resolve
 from store.layout import STAMPS
-from store.program import Program
+from store.program import program_of
 from store.ring import RECEIVED, SEQUENCE, TIMESTAMP, Lane
 from store.schema import FeatureView
 from store.tables import to_block
@@ -27,16 +27,6 @@ DEFAULTS = Config()
 
 Part: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 """Stamps (STAMPS x rows) and values (features x rows)."""
-
-_programs: dict[Any, Program] = {}
-
-
-def program_of(views: tuple[FeatureView, ...]) -> Program:
-    """Return the program of these views; equal views share one."""
-    key = tuple((view.name, view.version, view.ticking, tuple(view.nodes.items())) for view in views)
-    if key not in _programs:
-        _programs[key] = Program(views)
-    return _programs[key]
 
 
 def compute(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -170,3 +171,14 @@ def spaced(width: int) -> int:
     measured to take half as long again.
     """
     return (width + 7) // 8 * 8 | 8
+
+
+_programs: dict[Any, Program] = {}
+
+
+def program_of(views: tuple[FeatureView, ...]) -> Program:
+    """Return the program of these views; equal views share one."""
+    key = tuple((view.name, view.version, view.ticking, tuple(view.nodes.items())) for view in views)
+    if key not in _programs:
+        _programs[key] = Program(views)
+    return _programs[key]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -220,11 +221,6 @@ class Daemon:
         if self._stop.is_set():
             return
         await self._feeding.start(self.fold.symbols, clock=self.clock, inbox=self._intake, spawn=self._spawn)
-        if config.journal.export:
-            from store.export import Exporter  # Arrow costs a start a fifth of a second
-
-            self._exporter = Exporter(self.folder.journal, self.folder.ticks)
-            self._exporter.start()
         self._spawn(self._keeper.run(config.snapshots.every_s))
         self._spawn(self._look_after())
         gc.collect()
@@ -234,6 +230,21 @@ class Daemon:
         self._log.info("ready", sequence=self.fold.sequence(), url=self.server.url, data=str(self.folder.path))
         if self._ready is not None:
             self._ready(self)
+        if config.journal.export:
+            self._spawn(self._export())
+
+    async def _export(self) -> None:
+        """Export what is sealed, until cancelled. Arrow takes a fifth of a second to import, which a start does not wait for."""
+        module = await asyncio.to_thread(importlib.import_module, "store.export")
+        self._exporter = module.Exporter(self.folder.journal, self.folder.ticks)
+        self._exporter.start()
+        await asyncio.Event().wait()
+
+    def _exported(self) -> int | None:
+        """The sequence up to which segments were exported; None where they are not to be."""
+        if not self.config.journal.export:
+            return None
+        return 0 if self._exporter is None else self._exporter.exported
 
     def _new_keeper(self, configured: Configured) -> Keeper:
         return Keeper(
@@ -245,7 +256,7 @@ class Daemon:
             configured=configured,
             may=lambda: self._intake.journal is not None,
             checkpoint_inputs=self.config.journal.checkpoint_inputs,
-            exported=lambda: None if self._exporter is None else self._exporter.exported,
+            exported=self._exported,
             warn=lambda text: self._log.warning("snapshot failed", error=text),
         )
 

@@ -73,7 +73,7 @@ def check_plugins(config: Config) -> Finding:
 def check_cache(config: Config) -> Finding:
     """Whether the programs of the configured views are compiled, in a folder that nobody else can write to."""
     from replay.driver import views_of
-    from store.batch import program_of
+    from store.program import program_of
 
     place = cache_place()
     try:
