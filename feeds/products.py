@@ -1,6 +1,7 @@
 """The dated product lists inside the package: an exchange's spelling of a pair to ours.
 
 Spelling    BTCUSDT at the exchange is BTC/USDT here: the base and quote that the exchange itself names
+Lists       binance, coinbase (for both Coinbase APIs, which spell alike), kucoin
 Why a list  ARBNB is AR/BNB and ARBUSDT is ARB/USDT: text cannot be split by rule
 Source      products/README.md
 """

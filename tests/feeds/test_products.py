@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,40 @@ def test_every_binance_symbol_is_its_base_and_quote_joined() -> None:
         assert symbol == base + quote
 
 
-def test_the_file_is_sorted_with_one_product_a_line_and_none_twice() -> None:
-    text = (FOLDER / "binance.json").read_text()
+@pytest.mark.parametrize(
+    ("exchange", "product", "ours"),
+    [
+        ("coinbase", "BTC-USD", "BTC/USD"),
+        ("coinbase", "ETH-USD", "ETH/USD"),
+        ("coinbase", "SKL-GBP", "SKL/GBP"),
+        ("coinbase", "YFI-BTC", "YFI/BTC"),
+        ("coinbase", "NMR-EUR", "NMR/EUR"),
+        ("coinbase", "00-USD", "00/USD"),
+        ("kucoin", "BTC-USDT", "BTC/USDT"),
+        ("kucoin", "DAPPT-BTC", "DAPPT/BTC"),
+        ("kucoin", "EQZ-BTC", "EQZ/BTC"),
+        ("kucoin", "BCHSV-USDT", "BSV/USDT"),  # renamed since: the id stays
+        ("kucoin", "GALAX-USDT", "GALA/USDT"),
+        ("kucoin", "LOKI-BTC", "OXEN/BTC"),
+    ],
+)
+def test_products_have_the_name_that_the_exchange_shows(exchange: str, product: str, ours: str) -> None:
+    assert built_in_products(exchange)[product] == ours
+
+
+@pytest.mark.parametrize(("exchange", "at_least"), [("coinbase", 600), ("kucoin", 600)])
+def test_no_two_products_of_a_list_share_a_symbol(exchange: str, at_least: int) -> None:
+    products = built_in_products(exchange)
+    assert len(products) >= at_least
+    assert len(set(products.values())) == len(products)
+    for product, ours in products.items():
+        assert re.fullmatch(r"[A-Z0-9]+-[A-Z0-9]+", product)
+        assert re.fullmatch(r"[A-Z0-9]+/[A-Z0-9]+", ours)
+
+
+@pytest.mark.parametrize("exchange", ["binance", "coinbase", "kucoin"])
+def test_the_file_is_sorted_with_one_product_a_line_and_none_twice(exchange: str) -> None:
+    text = (FOLDER / f"{exchange}.json").read_text()
     pairs = json.loads(text, object_pairs_hook=list)
     symbols = [symbol for symbol, _ in pairs]
     assert symbols == sorted(set(symbols))
