@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Protocol
+from types import MappingProxyType
+from typing import IO, Annotated, Final, Protocol
 
 import msgspec
 import numpy as np
@@ -29,8 +30,15 @@ from store.journal_reader import read
 BATCH_ROWS = 1 << 16
 PROBE_LINES = 500
 SIDE_CODES = {"buy": 1, "sell": -1, None: 0}
-BUILT_IN = Path(__file__).parent / "recordings" / "binance.jsonl.gz"
-"""The recording that comes with tickfold: real Binance messages."""
+BUILT_INS: Final = MappingProxyType(
+    {
+        name: Path(__file__).parent / "recordings" / f"{name}.jsonl.gz"
+        for name in ("binance", "coinbase", "coinbase_exchange", "kucoin")
+    }
+)
+"""The recordings that come with tickfold, by the feed whose real messages they are."""
+BUILT_IN: Final = BUILT_INS["binance"]
+"""What is replayed if nothing else is named."""
 
 
 class Source(Protocol):
