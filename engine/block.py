@@ -34,6 +34,10 @@ class Keys:
             self._keys.append(key)
         return code
 
+    def find(self, key: Key) -> int | None:
+        """Return the number of a key, None if it has none."""
+        return self._codes.get(key)
+
     def __getitem__(self, code: int) -> Key:
         return self._keys[code]
 

@@ -102,7 +102,7 @@ class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FeedsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is listened to, and what is done when it cannot be heard."""
 
-    run: tuple[Literal["replay", "binance"], ...] = ("replay",)
+    run: tuple[Literal["replay", "binance", "coinbase", "kucoin"], ...] = ("replay",)
     symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT")
     replay_speed: Annotated[float, Meta(gt=0.0, le=1_000.0)] = 1.0
     backoff_first_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.25
@@ -110,18 +110,86 @@ class FeedsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_s: Annotated[float, Meta(gt=0.0, le=300.0)] = 10.0
     acknowledge_s: Annotated[float, Meta(gt=0.0, le=300.0)] = 10.0
     heartbeat_s: Annotated[float, Meta(ge=0.1, le=3_600.0)] = 1.0
+    stalled_s: Annotated[float, Meta(ge=0.5, le=3_600.0)] = 2.0
+    skew_ms: Annotated[int, Meta(ge=10)] = 500
+    old_ms: Annotated[int, Meta(ge=100)] = 5_000
     shed_behind_ms: Annotated[int, Meta(ge=10)] = 2_000
+    backfill_s: Annotated[float, Meta(ge=0.0, le=3_600.0)] = 60.0
+    products_refresh_s: Annotated[float, Meta(ge=60.0, le=604_800.0)] = 3_600.0
+    frame_mib: Annotated[int, Meta(ge=1, le=256)] = 16
 
 
-class BinanceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Binance spot: hosts and limits, as its documentation gives them."""
+Websocket = Annotated[str, Meta(pattern="^wss?://[^/]")]
+Rest = Annotated[str, Meta(pattern="^https?://[^/]")]
+Limit = Annotated[int, Meta(ge=1)]
+Span = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 
-    websocket: Annotated[str, Meta(pattern="^wss?://[^/]")] = "wss://stream.binance.com:9443"
-    streams: tuple[Literal["trade", "aggTrade", "bookTicker"], ...] = ("trade", "bookTicker")
+
+class VenueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One exchange: its hosts, and the limits that it sets to whoever listens."""
+
+    websocket: Websocket
+    rest: Rest
+    symbols: tuple[str, ...] = ()
     silence_s: Annotated[float, Meta(gt=0.0, le=3_600.0)] = 30.0
-    messages_a_second: Annotated[int, Meta(ge=1)] = 5
-    dials_per_5_min: Annotated[int, Meta(ge=1)] = 300
-    streams_a_connection: Annotated[int, Meta(ge=1)] = 1_024
+    messages: Limit = 5
+    messages_s: Span = 1.0
+    dials: Limit = 300
+    dials_s: Span = 300.0
+    requests: Limit = 5
+    requests_s: Span = 1.0
+    connection_max_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 84_600.0
+
+
+class BinanceConfig(VenueConfig, frozen=True, forbid_unknown_fields=True):
+    """Binance spot."""
+
+    websocket: Websocket = "wss://stream.binance.com:9443"
+    rest: Rest = "https://api.binance.com"
+    streams: tuple[Literal["trade", "aggTrade", "bookTicker"], ...] = ("trade", "bookTicker")
+    streams_a_connection: Limit = 1_024
+
+
+class CoinbaseConfig(VenueConfig, frozen=True, forbid_unknown_fields=True):
+    """Coinbase Advanced Trade."""
+
+    api: Literal["advanced", "exchange"] = "advanced"
+    websocket: Websocket = "wss://advanced-trade-ws.coinbase.com"
+    rest: Rest = "https://api.coinbase.com"
+    symbols: tuple[str, ...] = ("BTC/USD", "ETH/USD")
+    silence_s: Annotated[float, Meta(gt=0.0, le=3_600.0)] = 5.0
+    messages: Limit = 8
+    dials: Limit = 8
+    dials_s: Span = 1.0
+    requests: Limit = 8
+    symbols_a_connection: Limit = 100
+
+
+class CoinbaseExchangeConfig(VenueConfig, frozen=True, forbid_unknown_fields=True):
+    """Coinbase Exchange, the older of the two feeds: what holds where `coinbase.api` is "exchange"."""
+
+    websocket: Websocket = "wss://ws-feed.exchange.coinbase.com"
+    rest: Rest = "https://api.exchange.coinbase.com"
+    silence_s: Annotated[float, Meta(gt=0.0, le=3_600.0)] = 5.0
+    messages: Limit = 8
+    dials: Limit = 8
+    dials_s: Span = 1.0
+    requests: Limit = 8
+    symbols_a_connection: Limit = 100
+
+
+class KucoinConfig(VenueConfig, frozen=True, forbid_unknown_fields=True):
+    """KuCoin spot, classic. Where to dial is what its `rest` host answers; `websocket`, if it is set, goes before that."""
+
+    websocket: Annotated[str, Meta(pattern="^(wss?://[^/].*)?$")] = ""
+    rest: Rest = "https://api.kucoin.com"
+    silence_s: Annotated[float, Meta(gt=0.0, le=3_600.0)] = 30.0
+    messages: Limit = 100
+    messages_s: Span = 10.0
+    dials: Limit = 30
+    dials_s: Span = 60.0
+    requests: Limit = 10
+    symbols_a_connection: Limit = 300
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,6 +235,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snapshots: SnapshotsConfig = SnapshotsConfig()
     feeds: FeedsConfig = FeedsConfig()
     binance: BinanceConfig = BinanceConfig()
+    coinbase: CoinbaseConfig = CoinbaseConfig()
+    coinbase_exchange: CoinbaseExchangeConfig = CoinbaseExchangeConfig()
+    kucoin: KucoinConfig = KucoinConfig()
     server: ServerConfig = ServerConfig()
     log: LogConfig = LogConfig()
     watchdog: WatchdogConfig = WatchdogConfig()

@@ -71,17 +71,31 @@ class Gap(Event, frozen=True, gc=False, tag=True):
 
 
 class FeedStatus(Event, frozen=True, gc=False, tag=True):
-    """What a feed says of itself. An empty `symbol` speaks of the whole connection."""
+    """What a feed says of itself. An empty `symbol` speaks of the whole connection.
+
+    Of trades that a `Gap` named, each id is spoken of once more: `filled` (it came as history, late) or `lost` (it will not).
+    """
 
     exchange: str
     symbol: str
     status: Literal[
-        "connected", "disconnected", "stalled", "recovered", "gap", "lost", "clock_skew", "rate_limited", "failed"
+        "connected",
+        "disconnected",
+        "stalled",
+        "recovered",
+        "gap",
+        "filled",
+        "lost",
+        "clock_skew",
+        "rate_limited",
+        "failed",
     ]
     detail: str
     timestamp: int
     received: int
     sequence: int = 0
+    first_id: int | None = None  # of `gap`, `filled` and `lost`: the ids that it speaks of, both inclusive;
+    last_id: int | None = None  # None where an exchange has no ids that would tell
 
 
 class Heartbeat(Event, frozen=True, gc=False, tag=True):

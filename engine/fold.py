@@ -293,6 +293,8 @@ class Fold:
                 self.symbols[event.target] = event.verb == "add_symbol"
         elif isinstance(event, Configured):
             self.configured = event
+        elif isinstance(event, FeedStatus) and event.status == "lost":
+            self._give_up(event)
         elif isinstance(event, History):
             self.is_history = self.bus.muted = event.phase == "begins"
             self.bus.refresh()
@@ -300,6 +302,20 @@ class Fold:
             self._reports.append(event)
         self.bus.send(event)
         self._give_out()
+
+    def _give_up(self, lost: FeedStatus) -> None:
+        """Wait no longer for trades that are declared lost."""
+        if lost.first_id is None or lost.last_id is None:
+            return
+        self.open_keys()
+        code = self.keys.find((lost.exchange, lost.symbol))
+        if code is not None:
+            self.ingress.give_up(code, lost.first_id, lost.last_id)
+
+    def missing(self, key: Key) -> list[tuple[int, int]]:
+        """Return the ids of a key's trades that are missing and not given up, as (first, last), both inclusive."""
+        code = self.keys.find(key)
+        return [] if code is None else self.ingress.missing(code)
 
     def push(self, block: Block) -> None:
         """Admit market inputs and fold them, in their order. The keys in the block are numbers of `self.keys`."""

@@ -34,6 +34,8 @@ LAST, HIGHEST, COUNT, RECEIVED, CONTIGUOUS, FORGOTTEN, FIRST_RANGE = range(7)
 forgotten; then the missing ranges, lowest first, as (from, to) inclusive."""
 STATE = FIRST_RANGE + 2 * RANGES
 GAPS_A_CALL = 256
+BEFORE_ALL = NO_ID + 1
+"""Where the ids begin that are before the first of a key: they count as missing, so that history may bring them."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -403,6 +405,41 @@ class Ingress:
                 f"input {int(admitted.sequence[row])} of the journal: trade {trade_id} among the {what}: expected an id that is new to its key"
             )
         self.next_sequence += len(numbers)
+
+    def missing(self, code: int) -> list[tuple[int, int]]:
+        """Return the ids of a key that are missing and may still come, as (first, last), both inclusive, lowest first.
+
+        Ids that were skipped without being a gap are not among them: those before the first that ever came, and all of an exchange
+        whose ids are not contiguous.
+        """
+        if code >= len(self.state) or not self.state[code, CONTIGUOUS]:
+            return []
+        bounds = self.state[code, FIRST_RANGE : FIRST_RANGE + 2 * self.state[code, COUNT]].tolist()
+        last = self.state.item(code, LAST)
+        # What lies above the last id that was folded may still come live: as yet it is no gap.
+        ranges = zip(bounds[::2], bounds[1::2], strict=True)
+        return [(low, min(high, last)) for low, high in ranges if BEFORE_ALL < low <= last]
+
+    def give_up(self, code: int, first: int, last: int) -> None:
+        """Wait no longer for the ids first..last of a key: if one comes after all it is a duplicate."""
+        if code >= len(self.state):
+            return
+        state = self.state[code]
+        bounds = state[FIRST_RANGE : FIRST_RANGE + 2 * state[COUNT]].tolist()
+        left: list[tuple[int, int]] = []
+        for low, high in zip(bounds[::2], bounds[1::2], strict=True):
+            if low == BEFORE_ALL:
+                left.append((low, high))
+            else:
+                parts = (low, min(high, first - 1)), (max(low, last + 1), high)
+                left.extend(part for part in parts if part[0] <= part[1])
+        if len(left) > RANGES:  # cut in two where there is no place for one more: the lowest is forgotten
+            state[FORGOTTEN] += len(left) - RANGES
+            left = left[-RANGES:]
+        state[COUNT] = len(left)
+        state[FIRST_RANGE : FIRST_RANGE + 2 * len(left)] = [bound for part in left for bound in part]
+        # Places that are not in use hold nothing that a digest could see.
+        state[FIRST_RANGE + 2 * len(left) :] = 0
 
     def has_input(self, code: int) -> bool:
         """Whether a key has had an input: one that a source only mentions, or that was refused throughout, has no state."""

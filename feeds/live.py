@@ -21,15 +21,12 @@ from feeds.binance import BinanceDecoder
 from feeds.binance_stream import EXCHANGE as BINANCE
 from feeds.binance_stream import BinanceProtocol
 from feeds.connection import Connection
-from feeds.limits import DialLimit
+from feeds.limits import Host
 from feeds.link import NS_PER_S, Inbox, Link, Outside, RawSink, open_session
 from feeds.products import built_in_products
 from feeds.speech import Limits
 
 __all__ = ["Feed", "Inbox", "RawSink", "binance_feed"]
-
-FIVE_MINUTES_NS = 301 * NS_PER_S
-"""With a second to spare: dials that left apart may arrive together."""
 
 
 class Feed:
@@ -39,7 +36,7 @@ class Feed:
         self,
         outside: Outside,
         limits: Limits,
-        dials: DialLimit,
+        host: Host,
         known: Mapping[str, str],
         symbols: Sequence[str],
         symbols_a_connection: int,
@@ -47,7 +44,7 @@ class Feed:
     ) -> None:
         self._outside = outside
         self._limits = limits
-        self._dials = dials
+        self._host = host
         self._known = known
         self._most = symbols_a_connection
         self._seed = seed
@@ -148,7 +145,7 @@ class Feed:
         self._number += 1
         name = f"{self.exchange} {self._number}"
         drawn = random.Random(f"{self._seed} {name}")
-        machine = Connection(self._outside.protocol, self._limits, self._dials, drawn)
+        machine = Connection(self._outside.protocol, self._limits, self._host, drawn, connection_id=name)
         link = Link(name, machine, self._outside, self._break)
         self._links.append(link)
         return link
@@ -199,7 +196,7 @@ def binance_feed(
         clock=clock,
         inbox=inbox,
         decoder=BinanceDecoder(products),
-        protocol=BinanceProtocol(config.websocket, config.streams, known),
+        protocol=BinanceProtocol(config.websocket, config.streams, known, config.streams_a_connection),
         recording=recording,
         raw=raw,
     )
@@ -210,10 +207,12 @@ def binance_feed(
         backoff_first_ns=_ns(feeds.backoff_first_s),
         backoff_max_ns=_ns(feeds.backoff_max_s),
         stable_ns=_ns(feeds.backoff_max_s),
-        messages_a_second=config.messages_a_second,
+        messages=config.messages,
+        messages_span_ns=_ns(config.messages_s),
+        renew_ns=0,
     )
-    dials = DialLimit(config.dials_per_5_min, FIVE_MINUTES_NS)
-    return Feed(outside, limits, dials, known, symbols, symbols_a_connection, seed)
+    host = Host(config.dials, _ns(config.dials_s), limits)
+    return Feed(outside, limits, host, known, symbols, symbols_a_connection, seed)
 
 
 def _ns(seconds: float) -> int:

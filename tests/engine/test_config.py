@@ -111,7 +111,7 @@ def with_views(config: Config, *names: str) -> Config:
         ("[store]\nring_row = 64", "store.ring_row = 64: no such key; did you mean ring_rows?"),
         ("[store]\nxyz = 64", "store.xyz = 64: no such key; there are ring_rows, block_rows"),
         ("[feature]\nviews = []", "[feature]: no such section; did you mean features?"),
-        ("[zzz]", "[zzz]: no such section; there are engine, ingress, features, store, strategies, data, journal, snapshots, feeds, binance, server, log, watchdog"),
+        ("[zzz]", "[zzz]: no such section; there are engine, ingress, features, store, strategies, data, journal, snapshots, feeds, binance, coinbase, coinbase_exchange, kucoin, server, log, watchdog"),
         ("[store", "expected TOML: Expected ']' at the end of a table declaration (at end of document)"),
     ],
 )  # fmt: skip

@@ -495,3 +495,59 @@ def test_a_missing_range_of_the_recording_that_comes_as_history_before_the_gap_f
     assert judge(ingress, stamped).outcome == [LATE] * 4
     found = judge(ingress, block.take(slice(row, None)))
     assert found.gaps[0][2:] == [missing[0], missing[-1], 11, 4]
+
+
+def admitted_ids(*ids: int, late: tuple[int, ...] = (), exchange: str = "binance") -> Ingress:
+    """An ingress that took these ids live, then those late."""
+    ingress = Ingress(max_ahead_ns=MAX_AHEAD_NS, not_contiguous=("kucoin",))
+    ingress.open([exchange])
+    ingress.admit(block_of([Row(id=number) for number in ids]))
+    if late:
+        ingress.admit(block_of([Row(id=number, late=True) for number in late]))
+    return ingress
+
+
+def test_missing_ids_are_those_below_the_last_one_folded() -> None:
+    assert admitted_ids(10, 14, 20, late=(12, 25)).missing(0) == [(11, 11), (13, 13), (15, 19)]
+
+
+def test_an_exchange_without_contiguous_ids_misses_none() -> None:
+    assert admitted_ids(10, 14, 20, exchange="kucoin").missing(0) == []
+
+
+def test_a_key_without_inputs_misses_none() -> None:
+    assert admitted_ids().missing(3) == []
+
+
+def test_ids_given_up_are_duplicates_when_they_come_after_all() -> None:
+    ingress = admitted_ids(10, 20)
+    ingress.give_up(0, 12, 14)
+    assert ingress.missing(0) == [(11, 11), (15, 19)]
+    outcome = ingress.admit(block_of([Row(id=number, late=True) for number in (11, 12, 14, 15)])).outcome
+    assert outcome.tolist() == [LATE, DUPLICATE, DUPLICATE, LATE]
+
+
+def test_giving_up_the_middle_of_the_last_free_place_forgets_the_lowest() -> None:
+    ingress = admitted_ids(*range(0, 10 * (RANGES + 1), 10))
+    forgotten = ingress.forgotten()
+    assert len(ingress.missing(0)) == RANGES
+    ingress.give_up(0, 10 * RANGES - 5, 10 * RANGES - 5)
+    missing = ingress.missing(0)
+    assert len(missing) == RANGES
+    assert missing[0] == (11, 19)
+    assert missing[-2:] == [(10 * RANGES - 9, 10 * RANGES - 6), (10 * RANGES - 4, 10 * RANGES - 1)]
+    assert ingress.forgotten() == forgotten + 1
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=20, unique=True).map(sorted),
+    st.lists(st.tuples(st.integers(0, 70), st.integers(0, 20)), max_size=5),
+)
+def test_giving_up_is_striking_out_one_by_one(ids: list[int], spans: list[tuple[int, int]]) -> None:
+    ingress = admitted_ids(*ids)
+    expected = set(range(ids[0], ids[-1] + 1)) - set(ids)
+    for first, length in spans:
+        ingress.give_up(0, first, first + length)
+        expected -= set(range(first, first + length + 1))
+    found = [number for first, last in ingress.missing(0) for number in range(first, last + 1)]
+    assert found == sorted(expected)

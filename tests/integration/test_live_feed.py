@@ -304,7 +304,7 @@ async def test_a_silent_socket_is_noticed_and_dialled_anew() -> None:
 @pytest.mark.asyncio
 async def test_pings_alone_keep_a_quiet_connection() -> None:
     async with world() as made:
-        made.run(silence_s=0.3, messages_a_second=1_000_000)
+        made.run(silence_s=0.3, messages=1_000_000)
         client = await made.live()
         until = made.clock.now() + 900_000_000
         while made.clock.now() < until:
