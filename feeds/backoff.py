@@ -21,9 +21,14 @@ class Backoff:
         self._random = random
         self.failures = 0
 
-    def next_ns(self) -> int:
-        """How long to wait this time, ns: in [bound / 2, bound], bound = min(most, first * 2^failures)."""
-        bound = min(self._most_ns, self._first_ns << min(self.failures, DOUBLINGS))
+    def next_ns(self, of_the_host: int = 0) -> int:
+        """How long to wait this time, ns: in [bound / 2, bound], bound = min(most, first * 2^failures).
+
+        `of_the_host` is how many failures in a row the host has had (`feeds.limits.Host`), this one among them: who comes late to
+        a host that is down waits as long as the others.
+        """
+        doublings = max(self.failures, of_the_host - 1)
+        bound = min(self._most_ns, self._first_ns << min(doublings, DOUBLINGS))
         self.failures += 1
         return self._between(bound)
 

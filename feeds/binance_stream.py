@@ -17,45 +17,65 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.errors import FRAME_EXCERPT_CHARACTERS
-from feeds.speech import Acknowledged, Answer, Rejected, ShuttingDown, Unexpected
+from feeds.speech import Acknowledged, Address, Answer, Rejected, ShuttingDown, excerpt, unexpected
 
 EXCHANGE: Final = "binance"
 STREAMS_A_REQUEST: Final = 200
 """Some 4 kB of text. Binance names no limit, and being cut off is no way to find one out."""
+STREAMS_A_CONNECTION: Final = 1_024
 POLICY_VIOLATION: Final = 1008
+EXPECTED: Final = "market data or an answer with an id"
 
 
 class BinanceProtocol:
     """The `StreamProtocol` of Binance spot. `spelling` is ours (BTC/USDT) to Binance's (BTCUSDT)."""
 
     exchange = EXCHANGE
+    channels: tuple[str, ...] = ("",)
+    once: tuple[str, ...] = ()
+    greets = False
+    counts_together = False
+    caveat = ""
 
-    def __init__(self, websocket: str, streams: Sequence[str], spelling: Mapping[str, str]) -> None:
-        self._url = _endpoint(websocket)
+    def __init__(
+        self,
+        websocket: str,
+        streams: Sequence[str],
+        spelling: Mapping[str, str],
+        streams_a_connection: int = STREAMS_A_CONNECTION,
+    ) -> None:
+        self.endpoint = _endpoint(websocket)
         self._streams = tuple(streams)
         self._spelling = spelling
         self.batch = max(1, STREAMS_A_REQUEST // len(self._streams))
+        self.capacity = streams_a_connection // len(self._streams)
 
-    def url(self) -> str:
-        return self._url
+    def fetch(self) -> None:
+        return None
 
-    def subscribe(self, number: int, symbols: Sequence[str]) -> str:
+    def address(self, connection_id: str, fetched: bytes | None) -> Address:
+        return Address(self.endpoint)
+
+    def subscribe(self, number: int, channel: str, symbols: Sequence[str]) -> str:
         return self._request("SUBSCRIBE", number, symbols)
 
-    def unsubscribe(self, number: int, symbols: Sequence[str]) -> str:
+    def unsubscribe(self, number: int, channel: str, symbols: Sequence[str]) -> str:
         return self._request("UNSUBSCRIBE", number, symbols)
+
+    def ping(self, number: int) -> str:
+        """Binance pings us, and counts pings of ours among our messages: this one is never asked for."""
+        return self._request("LIST_SUBSCRIPTIONS", number, ())
 
     def read(self, frame: bytes) -> Answer | None:
         """Read a message that the decoder found no event in."""
         try:
             message = msgspec.json.decode(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _unexpected(frame)
+            return unexpected(EXCHANGE, EXPECTED, frame)
         if isinstance(message, list):
             return None  # the streams of all markets; nobody asked for them
         if not isinstance(message, dict):
-            return _unexpected(frame)
+            return unexpected(EXCHANGE, EXPECTED, frame)
         payload = message.get("data", message)
         if isinstance(payload, dict) and payload.get("e") == "serverShutdown":
             return ShuttingDown()
@@ -68,7 +88,7 @@ class BinanceProtocol:
             return Acknowledged(number)
         if "u" in message or "lastUpdateId" in message:
             return None  # order books have no `e`
-        return _unexpected(frame)
+        return unexpected(EXCHANGE, EXPECTED, frame)
 
     def is_rate_limit(self, code: int, reason: str) -> bool:
         return code == POLICY_VIOLATION and "too many" in reason.lower()
@@ -88,13 +108,4 @@ def _reason(message: dict[str, Any], frame: bytes) -> str:
     error = message.get("error", message)
     if isinstance(error, dict) and ("msg" in error or "code" in error):
         return f"{error.get('msg', 'no reason')} (code {error.get('code', 'missing')})"
-    return _excerpt(frame)
-
-
-def _unexpected(frame: bytes) -> Unexpected:
-    return Unexpected(f"{EXCHANGE}: expected market data or an answer with an id, came {_excerpt(frame)}")
-
-
-def _excerpt(frame: bytes) -> str:
-    shown = frame[:FRAME_EXCERPT_CHARACTERS].decode("utf-8", "backslashreplace")
-    return shown + ("..." if len(frame) > FRAME_EXCERPT_CHARACTERS else "")
+    return excerpt(frame)

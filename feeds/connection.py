@@ -21,7 +21,7 @@ import random
 from collections.abc import Iterable
 
 from feeds.backoff import Backoff
-from feeds.limits import DialLimit, RollingWindow
+from feeds.limits import Host, RollingWindow, with_margin
 from feeds.speech import (
     Acknowledged,
     Action,
@@ -38,6 +38,7 @@ from feeds.speech import (
     State,
     Status,
     StreamProtocol,
+    Unexpected,
     Wake,
 )
 from feeds.subscriptions import Subscriptions, few
@@ -49,8 +50,6 @@ TEMPORARY = frozenset({408, 425, 500, 502, 503, 504})
 """HTTP answers that pass by themselves. Any other that is no upgrade needs a person: a moved endpoint, a blocked country."""
 LONGEST_BAN_NS = 3 * 86_400 * 1_000_000_000
 """Binance bans an address for up to three days; a Retry-After beyond that is a mistake."""
-MARGIN_NS = 250_000_000
-"""Added to the rolling second: what left apart may arrive together, and it is the exchange that counts."""
 NOTES = 20
 """Unexpected messages of one connection that are passed on; the others are only counted."""
 
@@ -62,9 +61,10 @@ class Connection:
         self,
         protocol: StreamProtocol,
         limits: Limits,
-        dials: DialLimit,
+        host: Host,
         random: random.Random,
         symbols: Iterable[str] = (),
+        connection_id: str = "",
     ) -> None:
         self.state: State = "waiting"
         self.detail = ""
@@ -78,9 +78,10 @@ class Connection:
         self.unexpected = 0
         self._protocol = protocol
         self._limits = limits
-        self._dials = dials
+        self._connection_id = connection_id
+        self._host = host
         self._backoff = Backoff(limits.backoff_first_ns, limits.backoff_max_ns, random)
-        self._messages = RollingWindow(limits.messages_a_second, 1_000_000_000 + MARGIN_NS)
+        self._messages = RollingWindow(limits.messages, with_margin(limits.messages_span_ns))
         self._subscriptions = Subscriptions(protocol, symbols)
         self._pong: bytes | None = None
         # Deadlines: at most one of the first two is set.
@@ -131,7 +132,7 @@ class Connection:
         self._talk(now, actions)
         return self._done(now, actions)
 
-    def answered(self, answer: Answer | None, now: int) -> list[Action]:
+    def answered(self, answer: Answer | None, now: int, heard: int = 0) -> list[Action]:
         """A message without an event came; `answer` is what the protocol read in it."""
         actions: list[Action] = []
         if not self.is_open:
@@ -146,7 +147,7 @@ class Connection:
             self._reject(answer, actions)
         elif isinstance(answer, ShuttingDown):
             self._shut(now, actions)
-        else:
+        elif isinstance(answer, Unexpected):
             self._note(answer.detail, actions)
         self._talk(now, actions)
         return self._done(now, actions)
@@ -188,7 +189,7 @@ class Connection:
         barred = 0
         if retry_after_ns is not None:
             barred = now + min(max(retry_after_ns, 0), LONGEST_BAN_NS)
-            self._dials.bar(barred)
+            self._host.bar(barred)
         if status in TOO_MANY_REQUESTS:
             wait = self._backoff.longest_ns() if retry_after_ns is None else self._backoff.next_ns()
             self._lose(now, "rate_limited", detail, actions, wait=wait, not_before=barred)
@@ -257,20 +258,21 @@ class Connection:
         return actions
 
     def _dial(self, now: int, actions: list[Action]) -> None:
-        free = self._dials.free_at(now)
+        free = self._host.begin_at(now)
         if free > now:
             self._dial_at = free
-            if not self._dial_held:
+            if not self._dial_held and self._host.why(now):
                 self._dial_held = True
-                said = f"the next dial waits {_seconds(free - now)}: {self._dials.why(now)}"
+                said = f"the next dial waits {_seconds(free - now)}: {self._host.why(now)}"
                 self._report("rate_limited", said, actions)
             return
-        self._dials.take(now)
+        self._host.begin(now)
+        self._host.dial(now)
         self._dial_held = False
         self._dial_at = None
         self._connect_by = now + self._limits.connect_ns
         self.state = "connecting"
-        actions.append(Dial(self._protocol.url()))
+        actions.append(Dial(self._protocol.address(self._connection_id, None).url))
 
     def _lose(
         self,

@@ -1,4 +1,4 @@
-"""Rolling windows: at most so many events in any span of time, whichever moment it begins at.
+"""Rolling windows, at most so many events in any span of time, whichever moment it begins at; and what sockets to one host share.
 
 Not a token bucket: one of 5 a second with a burst of 5 lets 9 messages through in one second, and the exchange hangs up.
 """
@@ -6,6 +6,14 @@ Not a token bucket: one of 5 a second with a burst of 5 lets 9 messages through 
 from __future__ import annotations
 
 from collections import deque
+
+from feeds.speech import Limits
+
+MARGIN_NS = 250_000_000
+"""Added to each span, with a two-hundredth of it: what left apart may arrive together, and it is the exchange that counts."""
+SLOTS = 16
+"""Dials that a host in trouble may see within one wait, however many connections there are."""
+DOUBLINGS = 62
 
 
 class RollingWindow:
@@ -28,27 +36,80 @@ class RollingWindow:
         self._taken.append(now)
 
 
-class DialLimit:
-    """Who may dial a host, and when: shared by all of its connections, since the host counts addresses, not sockets."""
+class Host:
+    """Who may dial a host, and when: shared by all of its connections, since the host counts addresses, not sockets.
 
-    def __init__(self, limit: int, span_ns: int) -> None:
-        self._window = RollingWindow(limit, span_ns)
+    Dials keep to a rolling window, to a bar (Retry-After), and while the host does not answer apart from one another: `SLOTS` in
+    the wait that is due, which doubles with each failure. Connections that fail while such a wait runs have met one failure, not
+    one each.
+    """
+
+    def __init__(self, dials: int, dials_span_ns: int, limits: Limits) -> None:
+        self.messages = RollingWindow(limits.messages, with_margin(limits.messages_span_ns))
+        """For exchanges that count the messages of all our sockets together."""
+        self.failures = 0
+        """Waits in a row that did not end in an answered dial."""
+        self._said = f"at most {dials} dials in {dials_span_ns / 1e9:g} s"
+        self._begun = RollingWindow(dials, with_margin(dials_span_ns))
+        self._dialled = RollingWindow(dials, with_margin(dials_span_ns))
+        self._first_ns = limits.backoff_first_ns
+        self._most_ns = limits.backoff_max_ns
         self._barred_until = 0
+        self._apart_until = 0
+        self._round_ends = 0
 
-    def free_at(self, now: int) -> int:
-        """When the next dial may be made: `now`, or later."""
-        return max(self._window.free_at(now), self._barred_until)
+    def begin_at(self, now: int) -> int:
+        """When the next dial, or the fetch before it, may be made: `now`, or later."""
+        return max(self._limited_until(now), self._apart_until, self._begun.free_at(now))
 
-    def take(self, now: int) -> None:
+    def begin(self, now: int) -> None:
+        """Record the beginning of a dial, or of the fetch before it, at `now`, which has to be free."""
+        self._begun.take(now)
+        self._apart_until = now + self._bound() // SLOTS if self.failures else 0
+
+    def dial_at(self, now: int) -> int:
+        """When a dial that has begun may be made: `now`, or later."""
+        return self._limited_until(now)
+
+    def dial(self, now: int) -> None:
         """Record a dial at `now`, which has to be free."""
-        self._window.take(now)
+        self._dialled.take(now)
+
+    def answered(self) -> None:
+        """A dial was answered: the host is there."""
+        self.failures = self._apart_until = 0
+
+    def lost(self, now: int) -> int:
+        """A socket was lost: until a dial is answered, dials keep apart. Return how many failures in a row the host has had."""
+        return self.failures or self.failed(now)
+
+    def failed(self, now: int) -> int:
+        """A dial came to nothing: return how many failures in a row the host has had, 1 or more."""
+        if now >= self._round_ends or self.failures == 0:
+            self.failures += 1
+            self._round_ends = now + self._bound()
+        return self.failures
 
     def bar(self, until: int) -> None:
         """Let nobody dial before `until` (ns): the host said so."""
         self._barred_until = max(self._barred_until, until)
 
     def why(self, now: int) -> str:
-        """What keeps the next dial waiting at `now`, in words."""
+        """Which limit keeps the next dial waiting at `now`, in words; empty if it only keeps its distance to the one before."""
         if self._barred_until > now:
             return f"the host wants to be left alone for {(self._barred_until - now) / 1e9:.3g} s"
-        return f"at most {self._window.limit} dials in {self._window.span_ns / 1e9:g} s"
+        if max(self._begun.free_at(now), self._dialled.free_at(now)) > now:
+            return self._said
+        return ""
+
+    def _limited_until(self, now: int) -> int:
+        return max(self._dialled.free_at(now), self._barred_until)
+
+    def _bound(self) -> int:
+        """The longest wait that is due, ns."""
+        return min(self._most_ns, self._first_ns << min(max(self.failures - 1, 0), DOUBLINGS))
+
+
+def with_margin(span_ns: int) -> int:
+    """A span that is safe to count in on this side of the network."""
+    return span_ns + MARGIN_NS + span_ns // 200

@@ -153,7 +153,7 @@ class Link:
         return FeedHealth(
             name=self.name,
             exchange=outside.protocol.exchange,
-            url=outside.protocol.url(),
+            url=outside.protocol.endpoint,
             state=machine.state,
             symbols=machine.symbols,
             recording=outside.recording or self._is_recording,

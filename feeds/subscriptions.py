@@ -91,7 +91,7 @@ class Subscriptions:
             symbols = _take(self._to_drop, protocol.batch)
             for symbol in symbols:
                 del self._asked[symbol]
-            text = protocol.unsubscribe(number, symbols)
+            text = protocol.unsubscribe(number, "", symbols)
             subscribes = False
         else:
             symbols = self._halves.popleft() if self._halves else _take(self._to_add, protocol.batch)
@@ -100,7 +100,7 @@ class Subscriptions:
             if not symbols:
                 return None
             self._asked.update(dict.fromkeys(symbols))
-            text = protocol.subscribe(number, symbols)
+            text = protocol.subscribe(number, "", symbols)
             subscribes = True
         self._number = number
         self._open[number] = Request(subscribes, symbols, now)

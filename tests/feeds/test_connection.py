@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feeds.binance_stream import BinanceProtocol
 from feeds.connection import LONGEST_BAN_NS, NOTES, Connection
-from feeds.limits import DialLimit
+from feeds.limits import Host
 from feeds.speech import (
     Acknowledged,
     Action,
@@ -43,7 +43,9 @@ LIMITS = Limits(
     backoff_first_ns=S // 4,
     backoff_max_ns=30 * S,
     stable_ns=30 * S,
-    messages_a_second=5,
+    messages=5,
+    messages_span_ns=S,
+    renew_ns=0,
 )
 
 
@@ -57,7 +59,7 @@ class Harness:
             "wss://stream.binance.com:9443", ["trade"], {name: name.replace("/", "") for name in SYMBOLS}
         )
         protocol.batch = batch
-        self.machine = Connection(protocol, LIMITS, DialLimit(dials, 5 * MINUTE), random.Random(seed), symbols)
+        self.machine = Connection(protocol, LIMITS, Host(dials, 5 * MINUTE, LIMITS), random.Random(seed), symbols)
         self.now = 1_000 * S
         self.wake: int | None = None
         self.log: list[tuple[int, Action]] = []
@@ -386,7 +388,7 @@ def test_an_http_answer_is_obeyed(
 
 def test_a_host_that_bars_one_connection_is_not_dialled_by_the_others() -> None:
     first, second = Harness(), Harness()
-    second.machine._dials = first.machine._dials
+    second.machine._host = first.machine._host
     second.go_live()
     first.tell("start")
     first.tell("refused", 429, "slow down", 300 * S)
