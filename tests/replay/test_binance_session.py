@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import FeedError
-from replay.binance_session import METHODS, STREAMS_MAX, BinanceSession, session_of, wrapping
+from replay.exchange.binance import METHODS, STREAMS_MAX, BinanceSession, session_of, wrapping
 
 
 def ask(session: BinanceSession, method: str, params: list[Any] | None = None, number: Any = 1) -> Any:

@@ -22,8 +22,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from engine.clock import Clock, LiveClock
 from engine.errors import ConfigError, FeedError, ReplayError, ServiceError
 from feeds.products import built_in_products
-from replay.binance_session import session_of, wrapping
-from replay.exchange_client import CLOSE, CLOSE_S, PING, PONG, TEXT, Client, frame_of
+from replay.exchange.binance import session_of, wrapping
+from replay.exchange.client import CLOSE, CLOSE_S, PING, PONG, TEXT, Client, frame_of
 from replay.tape import Pace, Tape
 
 RECORDING_HEADER: Final = "X-Tickfold-Recording"

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from replay.binance_session import BinanceSession
+from replay.exchange.binance import BinanceSession
 
 CLOSE_S: Final = 2.0  # so long a client may take to say goodbye
 SEND_BUFFER_BYTES: Final = 262_144  # of the system, for each client
