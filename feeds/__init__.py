@@ -13,6 +13,9 @@ __all__ = ["DECODERS", "Decoder", "decoder"]
 
 DECODERS = {
     "binance": "feeds.binance:BinanceDecoder",
+    "coinbase": "feeds.coinbase:CoinbaseDecoder",
+    "coinbase_exchange": "feeds.coinbase_exchange:CoinbaseExchangeDecoder",
+    "kucoin": "feeds.kucoin:KucoinDecoder",
 }
 """Name of a feed to module:class. Imported when asked for, so that `import feeds` builds no parser."""
 
