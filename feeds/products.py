@@ -17,14 +17,17 @@ import msgspec
 
 from engine.errors import FeedError
 
+SHARED = {"coinbase_exchange": "coinbase"}
+"""APIs that spell as another one does."""
+
 
 @functools.cache
 def built_in_products(exchange: str) -> Mapping[str, str]:
-    """Read the list of `exchange`, once: the exchange's spelling to BASE/QUOTE, read-only.
+    """Read the list of an exchange or an API of one, once: the exchange's spelling to BASE/QUOTE, read-only.
 
     Raises FeedError if the package holds no list for it.
     """
-    file = resources.files("feeds").joinpath("products", f"{exchange}.json")
+    file = resources.files("feeds").joinpath("products", f"{SHARED.get(exchange, exchange)}.json")
     if not file.is_file():
         raise FeedError(f"no built-in product list for {exchange!r}: hand in `products`")
     return MappingProxyType(msgspec.json.decode(file.read_bytes(), type=dict[str, str]))
