@@ -1,0 +1,369 @@
+"""Back-fill: trades that the stream skipped are asked for by REST, and come as history; those that cannot be had are declared lost.
+
+What is missing is what the ingress says, so a restart goes on where it was. Nothing is held back for it: what was folded meanwhile
+stays as it is, and what comes is late, so it is journaled and stored, and rewrites nothing.
+
+Gap        a span of ids becomes a job: FeedStatus `gap`, then page by page, then each of its ids in exactly one `filled` or `lost`
+Lost       what two answers did not hold though they held what is around it; what did not come within `give_up_ns` of the last that
+           did; what had to be forgotten because too many spans were open
+Tail       an id that the exchange says it has reached, and messages that a connection has missed: the newest trades are asked for
+Unproven   where ids are not contiguous the newest trades are asked for after each reconnect, and it is said if they do not reach
+           back to what was heard before
+
+Jobs take turns, a request each, so a long one keeps no other symbol waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, Protocol
+
+import aiohttp
+import msgspec
+import structlog
+
+from engine.clock import Clock
+from engine.errors import FeedError
+from engine.events import Event, FeedStatus
+from feeds.backoff import Backoff
+from feeds.history import HistoryProtocol, Page, Taken
+from feeds.rest import BarredError, Rest
+from feeds.spans import Span, common, count, of_ids, text, within, without
+
+NS_PER_S: Final = 1_000_000_000
+CONFIRM_NS: Final = NS_PER_S
+"""Between the two answers that prove an id does not exist: a database may be behind in the middle too."""
+TAIL_NS: Final = NS_PER_S
+"""How long a trade that the exchange has spoken of may still be on its way by the stream."""
+RETRY_FIRST_NS: Final = NS_PER_S // 2
+RETRY_MAX_NS: Final = 10 * NS_PER_S
+JOBS_MAX: Final = 1_000
+"""Spans that wait; beyond that the newest are declared lost at once."""
+LOOK_NS: Final = 5 * NS_PER_S
+"""How much older than the loss of a connection a trade has to be for its page to reach back to it: clocks differ."""
+
+
+class Inbox(Protocol):
+    """Where what was found goes; see `feeds.link`."""
+
+    @property
+    def is_full(self) -> bool: ...
+    def offer(self, events: Sequence[Event]) -> None: ...
+    async def drained(self) -> None: ...
+
+
+class BackfillHealth(msgspec.Struct, frozen=True):
+    """What back-fill says of itself."""
+
+    open: int  # spans that are asked for
+    filled: int  # trades
+    lost: int  # trades
+    requests: int
+    detail: str  # what last went wrong, "" if nothing
+
+
+class _Job(msgspec.Struct):
+    """One span of missing ids of one symbol."""
+
+    symbol: str
+    span: Span
+    left: list[Span]  # not had yet, and not given up
+    until_ns: int  # where the exchange is asked by time
+    first_until_ns: int
+    due: int
+    progress: int  # when something of it last came
+    forgotten: int  # by the ingress, when it began
+    retries: Backoff
+    doubted: list[Span] = []
+    """Ids that an answer did not hold though it should have."""
+    gone: list[Span] = []
+    """Ids that do not exist: lost."""
+    got: int = 0
+
+
+class _Look(msgspec.Struct):
+    """A look at the newest trades of a symbol."""
+
+    symbol: str
+    due: int
+    give_up: int
+    since_ns: int | None  # when the connection was lost; None: nothing is to be said of how far back they reach
+    newest: int | None  # the newest trade that is known, as of then
+    retries: Backoff
+
+
+class Backfill:
+    """The back-fill of one exchange. Everything runs on the loop; between `start` and `stop` one task asks."""
+
+    def __init__(
+        self,
+        history: HistoryProtocol,
+        rest: Rest,
+        taken: Taken,
+        *,
+        clock: Clock,
+        inbox: Inbox,
+        give_up_ns: int,
+        random: random.Random,
+        on_defect: Callable[[BaseException], None],
+    ) -> None:
+        """`on_defect` hears of a defect of ours, which ends the asking."""
+        self._history = history
+        self._rest = rest
+        self._taken = taken
+        self._clock = clock
+        self._inbox = inbox
+        self._give_up_ns = give_up_ns
+        self._random = random
+        self._on_defect = on_defect
+        self._jobs: deque[_Job] = deque()
+        self._looks: dict[str, _Look] = {}
+        self._ended: dict[str, list[Span]] = {}
+        """Spans of jobs that have ended, as far as the ingress has not heard of it yet."""
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._filled = self._lost = 0
+        self._detail = ""
+        self._log = structlog.get_logger(exchange=history.exchange)
+
+    def start(self, session: aiohttp.ClientSession) -> None:
+        """Begin to ask."""
+        self._task = asyncio.get_running_loop().create_task(
+            self._run(session), name=f"back-fill of {self._history.exchange}"
+        )
+        self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            self._on_defect(defect)
+
+    async def stop(self) -> None:
+        """Ask no longer. What is missing stays missing in the ingress, and is asked for by whoever starts next."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def health(self) -> BackfillHealth:
+        return BackfillHealth(len(self._jobs), self._filled, self._lost, self._rest.requests, self._detail)
+
+    # -- what is heard
+
+    def gap(self, symbol: str, first: int, last: int, timestamp: int) -> None:
+        """Ids were skipped, and the ingress said so; `timestamp` is that of the trade behind them."""
+        if not self._history.proves_gaps:
+            return
+        span = first, last
+        if len(self._jobs) >= JOBS_MAX:
+            self._say("gap", symbol, f"{text(span)} missing", span)
+            self._end(symbol, span, within(self._taken.missing(symbol), first, last), f"{JOBS_MAX} spans wait already")
+            return
+        self._say("gap", symbol, f"{text(span)} missing; asked for by REST", span)
+        self._add(symbol, span, timestamp)
+
+    def resume(self, symbols: Sequence[str]) -> None:
+        """Ask for what was missing when an earlier run ended."""
+        for symbol in symbols if self._history.proves_gaps else ():
+            missing = self._taken.missing(symbol)
+            ended = self._ended[symbol] = common(self._ended.get(symbol, []), missing)
+            known = ended + [job.span for job in self._jobs if job.symbol == symbol]
+            for span in without(missing, known):
+                if len(self._jobs) < JOBS_MAX:
+                    self._add(symbol, span, self._clock.now())
+
+    def reconnected(self, symbols: Sequence[str], since_ns: int) -> None:
+        """A connection is there again; the one before was last heard at `since_ns` (ns UTC)."""
+        self.resume(symbols)
+        if not self._history.proves_gaps:
+            for symbol in symbols:
+                self._look(symbol, 0, since_ns)
+
+    def missed(self, symbols: Sequence[str]) -> None:
+        """Messages of a connection were lost: any of its symbols may have a newer trade than we know."""
+        for symbol in symbols:
+            self._look(symbol, TAIL_NS, None)
+
+    def reached(self, symbol: str, trade_id: int) -> None:
+        """The exchange says that its newest trade is this."""
+        newest = self._taken.newest_id(symbol)
+        if newest is not None and trade_id > newest:
+            self._look(symbol, TAIL_NS, None)
+
+    # -- jobs
+
+    def _add(self, symbol: str, span: Span, until_ns: int) -> None:
+        now = self._clock.now()
+        left = within(self._taken.missing(symbol), *span)
+        job = _Job(symbol, span, left, until_ns, until_ns, now, now, self._taken.forgotten(symbol), self._new_retries())
+        self._jobs.append(job)
+        self._wake.set()
+
+    def _look(self, symbol: str, after_ns: int, since_ns: int | None) -> None:
+        known = self._looks.get(symbol)
+        if known is not None:
+            if since_ns is not None:
+                known.since_ns = since_ns if known.since_ns is None else min(known.since_ns, since_ns)
+            return
+        now = self._clock.now()
+        self._looks[symbol] = _Look(
+            symbol,
+            now + after_ns,
+            now + after_ns + self._give_up_ns,
+            since_ns,
+            self._taken.newest_id(symbol),
+            self._new_retries(),
+        )
+        self._wake.set()
+
+    def _new_retries(self) -> Backoff:
+        return Backoff(RETRY_FIRST_NS, RETRY_MAX_NS, self._random)
+
+    async def _run(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            now = self._clock.now()
+            look = min(self._looks.values(), key=lambda look: look.due, default=None)
+            job = min(self._jobs, key=lambda job: job.due, default=None)
+            due = min((one.due for one in (look, job) if one is not None), default=None)
+            if due is None or due > now:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if due is None else (due - now) / NS_PER_S):
+                        await self._wake.wait()
+                continue
+            if self._inbox.is_full:
+                await self._inbox.drained()
+            if look is not None and look.due == due:
+                await self._try_look(session, look)
+            elif job is not None:
+                await self._try_job(session, job)
+
+    async def _try_job(self, session: aiohttp.ClientSession, job: _Job) -> None:
+        """Ask once for something of it, and end it if that was the last."""
+        self._settle(job)
+        if job.left and self._give_up_ns:
+            wanted = job.left[0]
+            try:
+                url = self._history.ask(job.symbol, *wanted, job.until_ns)
+                page = self._history.read(job.symbol, await self._rest.get(session, url), self._clock.now(), wanted)
+            except (FeedError, KeyError) as error:  # of a symbol that is no longer in the product list
+                self._put_off(job, error)
+            else:
+                self._take(job, page, wanted)
+            self._settle(job)
+        now = self._clock.now()
+        if job.left and now - job.progress < self._give_up_ns:
+            # Behind all that wait: jobs take turns.
+            self._jobs.remove(job)
+            self._jobs.append(job)
+            return
+        self._jobs.remove(job)
+        why = (
+            f"not to be had within {self._give_up_ns / NS_PER_S:g} s" if job.left else "the exchange has no such trades"
+        )
+        if job.left and self._detail:
+            why += f": {self._detail}"
+        self._end(job.symbol, job.span, sorted(job.left + job.gone), why)
+
+    def _settle(self, job: _Job) -> None:
+        """Strike out what came by itself, and what the ingress had to forget."""
+        missing = self._taken.missing(job.symbol)
+        if self._taken.forgotten(job.symbol) != job.forgotten:
+            lowest = missing[0][0] if missing else job.span[1] + 1
+            job.gone += within(job.left, job.span[0], lowest - 1)
+        job.left = common(job.left, missing)
+        job.gone = sorted(job.gone)
+
+    def _take(self, job: _Job, page: Page, wanted: Span) -> None:
+        """Take what an answer held, and draw the conclusions from what it did not."""
+        now = self._clock.now()
+        found = [tick for tick in page.ticks if within(job.left, tick.trade_id or 0, tick.trade_id or 0)]
+        if found:
+            self._inbox.offer(found)
+            job.got += len(found)
+            job.progress = now
+            job.retries.reset()
+            job.left = without(job.left, of_ids(tick.trade_id for tick in found if tick.trade_id is not None))
+        absent = within(job.left, *page.covered) if page.covered is not None else []
+        proven = common(absent, job.doubted)
+        job.gone = sorted(job.gone + proven)
+        job.left = without(job.left, proven)
+        job.doubted = without(absent, proven)
+        if job.doubted:
+            job.due = now + CONFIRM_NS
+        elif found or proven:
+            job.due = now
+        else:
+            job.due = now + job.retries.next_ns()
+        if page.until_ns is not None and job.left and page.covered is not None and page.covered[0] > job.left[0][0]:
+            further = page.until_ns < job.until_ns
+            job.until_ns = page.until_ns
+            job.due = now if further else job.due
+        else:
+            job.until_ns = job.first_until_ns
+
+    def _put_off(self, job: _Job | _Look, error: FeedError | KeyError) -> None:
+        now = self._clock.now()
+        if str(error) != self._detail:
+            self._detail = str(error)
+            self._log.warning("back-fill", symbol=job.symbol, error=self._detail)
+        job.due = max(now + job.retries.next_ns(), error.until_ns if isinstance(error, BarredError) else 0)
+
+    def _end(self, symbol: str, span: Span, lost: list[Span], why: str) -> None:
+        """Say of each id of a span what became of it."""
+        self._ended[symbol] = [*common(self._ended.get(symbol, []), self._taken.missing(symbol)), span]
+        for one in without([span], lost):
+            self._filled += count([one])
+            self._say("filled", symbol, f"{text(one)} came as history", one)
+        for one in lost:
+            self._lost += count([one])
+            self._say("lost", symbol, f"{text(one)} lost: {why}", one)
+
+    # -- looks at the newest
+
+    async def _try_look(self, session: aiohttp.ClientSession, look: _Look) -> None:
+        symbol = look.symbol
+        try:
+            body = await self._rest.get(session, self._history.ask_newest(symbol))
+            page = self._history.read(symbol, body, self._clock.now())
+        except (FeedError, KeyError) as error:
+            self._put_off(look, error)
+            if look.due < look.give_up:
+                return
+            del self._looks[symbol]
+            if look.since_ns is not None:
+                self._say("lost", symbol, f"trades may be lost, which cannot be proved: {error}")
+            return
+        self._looks.pop(symbol, None)
+        if page.ticks:
+            self._inbox.offer(page.ticks)
+        if look.since_ns is not None:
+            self._say_how_far(symbol, page, look.since_ns, look.newest)
+
+    def _say_how_far(self, symbol: str, page: Page, since_ns: int, last: int | None) -> None:
+        """Say whether the newest trades reach back to what was heard before the connection was lost."""
+        if last is None:
+            return
+        ids = [tick.trade_id for tick in page.ticks if tick.trade_id is not None]
+        if ids and (ids[0] <= last or page.ticks[0].timestamp < since_ns - LOOK_NS):
+            return
+        oldest = f"trade {ids[0]}" if ids else "none"
+        self._say(
+            "lost",
+            symbol,
+            f"trades between {last} and {oldest} may be lost, which cannot be proved: "
+            f"the newest {len(ids)} are all that {self._history.exchange} tells",
+        )
+
+    def _say(
+        self,
+        status: Literal["gap", "filled", "lost"],
+        symbol: str,
+        detail: str,
+        span: tuple[int | None, int | None] = (None, None),
+    ) -> None:
+        now = self._clock.now()
+        self._inbox.offer([FeedStatus(self._history.exchange, symbol, status, detail, now, now, 0, *span)])
