@@ -219,6 +219,7 @@ def test_an_entry_that_cannot_be_read_is_left_out_and_counted(exchange_api: str)
         ("kucoin", b'{"code":"429000","msg":"Too many requests"}', "came .*429000"),
         ("kucoin", b'{"code":"400100","data":[]}', "its code is 400100"),
         ("kucoin", b"[" * 100_000, r"came \[\[\["),
+        ("coinbase_exchange", b'[{"id":' + b"[" * 100_000, "recursion depth"),
     ],
 )
 def test_an_answer_that_is_something_else_is_shown_beside_what_was_expected(
