@@ -172,6 +172,7 @@ class Catalogue:
                     f"{self.exchange_api}: expected products that can be traded, came {len(found.products)}, none of them tradable: "
                     f"taken for maintenance: {excerpt(body)}"
                 )
+            await asyncio.sleep(0)  # reading Binance's 11 MB has held the loop for 18 ms, comparing takes 13 more
             fetched = self._clock.now()
             self._due = fetched + self._refresh_ns
             self._failures = 0
