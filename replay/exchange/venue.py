@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from replay.exchange.client import Client
@@ -135,6 +135,7 @@ class Treatment(NamedTuple):
     delay_s: float = 0.0
     reply: Reply | None = None  # is answered in place of what was asked
     is_unanswered: bool = False  # it stays without an answer for as long as the client waits
+    is_reset: bool = False  # its connection is reset in place of an answer, as if nobody listened
     behind: int = 0  # REST does not know the newest so many trades of a symbol yet
 
 
@@ -155,13 +156,31 @@ class Delivery(NamedTuple):
     delay_s: float = 0.0  # more of it than the next one's: they come in another order
 
 
+class Done(NamedTuple):
+    """What a fault did: `Exchange.faults_done` lists the newest of them."""
+
+    at_s: float  # since the exchange began
+    kind: str
+    feed: str
+    symbol: str  # as tickfold spells it; "" where it is of no symbol
+    detail: str
+
+
 class Faults(Protocol):
-    """What goes wrong. `now` is the event loop's time. Nothing may block; what takes time is a Delivery or a task of its own."""
+    """What goes wrong. `now` is the event loop's time. Nothing may block; what takes time is a Delivery or a timer of its own."""
+
+    @property
+    def done(self) -> Sequence[Done]:
+        """What was done, oldest first; as much of it as is kept."""
+
+    def status(self) -> dict[str, Any]:
+        """Return what `GET /` says of them under `faults`."""
 
     def begin(self, exchange: Exchange) -> None:
-        """The exchange listens: from here on moments can be arranged.
+        """The exchange listens: from here on moments can be arranged. Raises ConfigError for a plan that does not fit it.
 
-        There are `exchange.clients`, `exchange.say` and `exchange.close`, and of a client `abort`, `hold` and `release`.
+        There are `exchange.venues`, `clients`, `say`, `close` and `renumber(feed, symbol, first_id)`, with which the ids of a
+        symbol go on from another one: in messages, history and `traded`. A client has `abort`, `hold` and `release`.
         """
 
     def end(self) -> None:
@@ -176,8 +195,14 @@ class Faults(Protocol):
     def request(self, kind: RequestKind, feed: str, path: str, now: float) -> Treatment | None:
         """Treat an upgrade, a fetch of a token, or a REST request."""
 
+    def replied(self, feed: str, request: Request, reply: Reply, now: float) -> Reply:
+        """Treat what a REST request is answered."""
+
     def message(self, client: Client, message: Message, now: float) -> Sequence[Delivery] | None:
         """Treat a message of the market, or one that a session says by itself; () lets it be lost."""
+
+    def heard(self, client: Client, request: str | bytes, now: float) -> Sequence[Delivery] | None:
+        """Treat what a client says, before its session hears it; unless this is None, that never does, and this is the answer."""
 
     def answer(
         self, client: Client, request: str | bytes, answers: Sequence[bytes], now: float
