@@ -317,6 +317,16 @@ class Fold:
         code = self.keys.find(key)
         return [] if code is None else self.ingress.missing(code)
 
+    def newest_id(self, key: Key) -> int | None:
+        """Return the highest trade id of a key that has come, live or as history; None if there is none."""
+        code = self.keys.find(key)
+        return None if code is None else self.ingress.newest_id(code)
+
+    def forgotten(self, key: Key) -> int:
+        """Return how many spans of missing ids of a key had to be forgotten."""
+        code = self.keys.find(key)
+        return 0 if code is None else self.ingress.forgotten_of(code)
+
     def push(self, block: Block) -> None:
         """Admit market inputs and fold them, in their order. The keys in the block are numbers of `self.keys`."""
         self.open_keys()

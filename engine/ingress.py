@@ -441,6 +441,15 @@ class Ingress:
         # Places that are not in use hold nothing that a digest could see.
         state[FIRST_RANGE + 2 * len(left) :] = 0
 
+    def newest_id(self, code: int) -> int | None:
+        """Return the highest trade id of a key that has come, live or as history; None if there is none."""
+        newest = self.state.item(code, HIGHEST) if code < len(self.state) else NO_ID
+        return None if newest == NO_ID else newest
+
+    def forgotten_of(self, code: int) -> int:
+        """Return how many missing ranges of a key had to be forgotten."""
+        return self.state.item(code, FORGOTTEN) if code < len(self.state) else 0
+
     def has_input(self, code: int) -> bool:
         """Whether a key has had an input: one that a source only mentions, or that was refused throughout, has no state."""
         return code < len(self.state) and bool(self.state[code, RECEIVED] != NO_ID)

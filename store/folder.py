@@ -10,13 +10,14 @@ from engine.errors import ServiceError, StoreError
 
 
 class DataFolder:
-    """`DIR`: journal/, snapshots/, ticks/ (Parquet of sealed segments), digest.json, log.jsonl, token."""
+    """`DIR`: journal/, snapshots/, ticks/ (Parquet of sealed segments), products/ (lists of the exchanges), digest.json, log.jsonl, token."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = path / "journal"
         self.snapshots = path / "snapshots"
         self.ticks = path / "ticks"
+        self.products = path / "products"
         self.digest = path / "digest.json"
         self.token = path / "token"
         self.log = path / "log.jsonl"
