@@ -105,12 +105,16 @@ class Bulletin:
         key = (event.exchange, event.symbol)
         if event.status in ("connected", "recovered"):
             self.troubles.pop(key, None)
-        elif event.status in ("stalled", "disconnected", "lost", "failed"):
+        elif event.status in ("stalled", "disconnected", "rate_limited", "failed"):
             self.troubles[key] = event
             self.troubles.move_to_end(key)
             if len(self.troubles) > TROUBLES:
                 self.troubles.popitem(last=False)
         self._tell(event, event.status, event.detail)
+
+    def trouble_of(self, key: Key) -> FeedStatus | None:
+        """What is wrong with the feed of a key now: with its symbol, or with its exchange as a whole; None if nothing is."""
+        return self.troubles.get(key) or self.troubles.get((key[0], ""))
 
     def _tell(self, event: Any, kind: str, text: str) -> None:
         self.number += 1

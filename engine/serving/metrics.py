@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from engine.events import Gap, Key, Shed
+from engine.events import FeedStatus, Gap, Key, Shed
 from engine.ingress import BAD_PRICE, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE
 from engine.latency import STEP_BITS, STEPS, Latency
 from engine.serving.bulletin import Bulletin
@@ -43,6 +43,9 @@ class Served:
     stream_refused: int = 0
     gaps: dict[Key, int] = field(default_factory=dict)
     missing: dict[Key, int] = field(default_factory=dict)
+    filled: dict[Key, int] = field(default_factory=dict)
+    lost: dict[Key, int] = field(default_factory=dict)
+    feed_statuses: dict[tuple[str, str], int] = field(default_factory=dict)  # by (exchange, status)
     quotes_shed: int = 0
 
     def hear(self, event: Any) -> None:
@@ -51,6 +54,13 @@ class Served:
             key = (event.exchange, event.symbol)
             self.gaps[key] = self.gaps.get(key, 0) + 1
             self.missing[key] = self.missing.get(key, 0) + event.missing
+        elif isinstance(event, FeedStatus):
+            kind = (event.exchange, event.status)
+            self.feed_statuses[kind] = self.feed_statuses.get(kind, 0) + 1
+            counts = {"filled": self.filled, "lost": self.lost}.get(event.status)
+            if counts is not None and event.first_id is not None and event.last_id is not None:
+                key = (event.exchange, event.symbol)
+                counts[key] = counts.get(key, 0) + event.last_id - event.first_id + 1
         elif isinstance(event, Shed):
             self.quotes_shed += event.quotes
 
@@ -87,6 +97,8 @@ class Counters(Collector):
         yield refused
         yield _by_key("tickfold_gaps", "Gaps in trade ids", served.gaps)
         yield _by_key("tickfold_missing_trades", "Trade ids in gaps", served.missing)
+        yield _by_key("tickfold_filled_trades", "Trade ids of gaps that came as history", served.filled)
+        yield _by_key("tickfold_lost_trades", "Trade ids of gaps that were declared lost", served.lost)
         yield CounterMetricFamily(
             "tickfold_forgotten_gaps", "Ranges of missing ids that had to be forgotten", fold.ingress.forgotten()
         )
@@ -131,7 +143,16 @@ class Counters(Collector):
             undecodable.add_metric(labels, feed.undecodable)
             reconnects.add_metric(labels, feed.reconnects)
             newest.add_metric(labels, feed.newest / NS_PER_S)
-        yield from (state, messages, undecodable, reconnects, newest)
+        statuses = CounterMetricFamily(
+            "tickfold_feed_statuses", "What feeds said of themselves", labels=("exchange", "status")
+        )
+        for kind, count in self._served.feed_statuses.items():
+            statuses.add_metric(kind, count)
+        stalled = GaugeMetricFamily("tickfold_symbol_stalled", "1 while a symbol is silent for too long", labels=KEY)
+        for key, trouble in self._bulletin.troubles.items():
+            if trouble.status == "stalled" and trouble.symbol:
+                stalled.add_metric(key, 1.0)
+        yield from (state, messages, undecodable, reconnects, newest, statuses, stalled)
 
     def _of_keeping(self) -> Iterator[Metric]:
         journal, snapshots, now = self._host.journal(), self._host.snapshots(), self._host.clock.now()

@@ -192,7 +192,8 @@ def _stream() -> Schema:
 
 def _schemas() -> dict[str, Schema]:
     status = {"type": "string", "enum": [PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE]}
-    key = _object({"exchange": TEXT, "symbol": TEXT})
+    feed = _object({"status": TEXT, "detail": TEXT, "since": {"type": ["integer", "null"], "description": "ns UTC"}})
+    key = _object({"exchange": TEXT, "symbol": TEXT, "feed": feed})
     error = _object({"code": TEXT, "message": TEXT, "field": {"type": ["string", "null"]}})
     result = _object(
         {

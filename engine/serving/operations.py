@@ -165,8 +165,8 @@ def ready(host: Host) -> dict[str, Any]:
     return {"ready": True, "live_sequence": live_sequence(host)}
 
 
-def features(host: Host) -> dict[str, Any]:
-    """Return the views with their columns, and the keys that there are values of."""
+def features(host: Host, bulletin: Bulletin) -> dict[str, Any]:
+    """Return the views with their columns, and the keys that there are values of, each with what is wrong with its feed, if anything is."""
     views = [
         {
             "name": view.name,
@@ -179,7 +179,16 @@ def features(host: Host) -> dict[str, Any]:
         }
         for view in store_of(host).program.views
     ]
-    return {"views": views, "keys": [{"exchange": exchange, "symbol": symbol} for exchange, symbol in keys_of(host)]}
+    keys = [{"exchange": key[0], "symbol": key[1], "feed": _feed(bulletin, key)} for key in keys_of(host)]
+    return {"views": views, "keys": keys}
+
+
+def _feed(bulletin: Bulletin, key: Key) -> dict[str, Any]:
+    """Whether the values of a key are fed: its status, and since when and why where it is not "ok"."""
+    trouble = bulletin.trouble_of(key)
+    if trouble is None:
+        return {"status": "ok", "detail": "", "since": None}
+    return {"status": trouble.status, "detail": trouble.detail, "since": trouble.received}
 
 
 def obey(host: Host, body: bytes) -> dict[str, Any]:

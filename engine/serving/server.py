@@ -264,7 +264,7 @@ def _routes(host: Host, guard: Guard, served: Served, streams: Streams, limits: 
         web.post("/push", push),
         get("/health", lambda: operations.health(host, bulletin)),
         get("/ready", lambda: operations.ready(host)),
-        get("/features", lambda: operations.features(host)),
+        get("/features", lambda: operations.features(host, bulletin)),
         get("/models", list),
         get("/openapi.json", lambda: described),
         web.get("/metrics", metrics),

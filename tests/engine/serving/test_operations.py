@@ -12,9 +12,9 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.errors import ConfigError, JournalError
-from engine.events import Gap
+from engine.events import FeedStatus, Gap
 from engine.serving.server import Server, serve
-from tests.folding import START, VIEWS, failing, listener, trade
+from tests.folding import BTC, ETH, START, VIEWS, failing, listener, trade
 from tests.serving import Daemon
 
 
@@ -156,8 +156,44 @@ async def test_features_lists_the_views_and_the_keys_that_have_values(daemon: Da
     assert list(views) == ["market", "technical", "technical_1s", "technical_1m", "derived"]
     assert views["technical"]["features"][:3] == ["rsi_14", "rsi_21", "rsi_50"]
     assert (views["technical"]["version"], views["technical"]["clock"]) == ("1.0.0", "tick")
-    assert {"exchange": "binance", "symbol": "BTC/USDT"} in found["keys"]
+    ok = {"status": "ok", "detail": "", "since": None}
+    assert {"exchange": "binance", "symbol": "BTC/USDT", "feed": ok} in found["keys"]
     assert await get(server, "/models") == []
+
+
+@pytest.mark.asyncio
+async def test_features_say_whether_their_feed_is_well(daemon: Daemon, server: Server) -> None:
+    async def feeds() -> dict[str, tuple[str, str]]:
+        keys = (await get(server, "/features"))["keys"]
+        return {key["symbol"]: (key["feed"]["status"], key["feed"]["detail"]) for key in keys}
+
+    daemon.push(trade(BTC, at=0), trade(ETH, at=1))
+    daemon.fold.input(FeedStatus(*BTC, "stalled", "silent for 2.1 s", 1, 1))
+    assert await feeds() == {"BTC/USDT": ("stalled", "silent for 2.1 s"), "ETH/USDT": ("ok", "")}
+    daemon.fold.input(FeedStatus(BTC[0], "", "disconnected", "closed with 1006", 2, 2))
+    assert await feeds() == {
+        "BTC/USDT": ("stalled", "silent for 2.1 s"),
+        "ETH/USDT": ("disconnected", "closed with 1006"),
+    }
+    daemon.fold.input(FeedStatus(BTC[0], "", "connected", "", 3, 3))
+    daemon.fold.input(FeedStatus(*BTC, "recovered", "", 4, 4))
+    assert await feeds() == {"BTC/USDT": ("ok", ""), "ETH/USDT": ("ok", "")}
+
+
+@pytest.mark.asyncio
+async def test_metrics_count_what_feeds_say_and_what_became_of_gaps(daemon: Daemon, server: Server) -> None:
+    daemon.push(trade(BTC, at=0, trade_id=1), trade(BTC, at=1, trade_id=9))
+    daemon.fold.input(FeedStatus(*BTC, "filled", "", 1, 1, 0, 2, 6))
+    daemon.fold.input(FeedStatus(*BTC, "lost", "", 2, 2, 0, 7, 8))
+    daemon.fold.input(FeedStatus(*BTC, "lost", "not to be proved", 3, 3))
+    daemon.fold.input(FeedStatus(*BTC, "stalled", "", 4, 4))
+    found = await metrics(server)
+    key = (("exchange", BTC[0]), ("symbol", BTC[1]))
+    assert found["tickfold_missing_trades_total", key] == 7.0
+    assert found["tickfold_filled_trades_total", key] == 5.0
+    assert found["tickfold_lost_trades_total", key] == 2.0
+    assert found["tickfold_feed_statuses_total", (("exchange", BTC[0]), ("status", "lost"))] == 2.0
+    assert found["tickfold_symbol_stalled", key] == 1.0
 
 
 # /metrics ---------------------------------------------------------------------------------------------------------------------

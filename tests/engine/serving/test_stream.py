@@ -445,5 +445,5 @@ async def test_columns_are_binary_first_all_then_what_is_new_and_the_client_may_
 def test_a_message_holds_the_fields_of_its_event() -> None:
     assert json.loads(message_of(a_status(7))) == {
         "type": "feed_status", "exchange": "x", "symbol": "", "status": "stalled", "detail": "nothing came", "timestamp": START,
-        "received": START, "sequence": 7,
+        "received": START, "sequence": 7, "first_id": None, "last_id": None,
     }  # fmt: skip
