@@ -74,6 +74,7 @@ class FeedStatus(Event, frozen=True, gc=False, tag=True):
     """What a feed says of itself. An empty `symbol` speaks of the whole connection.
 
     Of trades that a `Gap` named, each id is spoken of once more: `filled` (it came as history, late) or `lost` (it will not).
+    `restarted`: the exchange numbers the trades of `symbol` anew; ids that were known before say nothing of those to come.
     """
 
     exchange: str
@@ -86,6 +87,7 @@ class FeedStatus(Event, frozen=True, gc=False, tag=True):
         "gap",
         "filled",
         "lost",
+        "restarted",
         "clock_skew",
         "rate_limited",
         "failed",

@@ -36,7 +36,7 @@ from engine.events import (
     WindowOverflow,
 )
 from engine.indicator import Span
-from engine.ingress import BAD_PRICE, DUPLICATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
+from engine.ingress import BAD_PRICE, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
 from engine.input_digest import hash_inputs
 from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
 from engine.state import ActorState, FoldState, KeyState, lane_digest, state_digest
@@ -293,7 +293,7 @@ class Fold:
                 self.symbols[event.target] = event.verb == "add_symbol"
         elif isinstance(event, Configured):
             self.configured = event
-        elif isinstance(event, FeedStatus) and event.status == "lost":
+        elif isinstance(event, FeedStatus) and event.status in ("lost", "restarted"):
             self._give_up(event)
         elif isinstance(event, History):
             self.is_history = self.bus.muted = event.phase == "begins"
@@ -303,14 +303,16 @@ class Fold:
         self.bus.send(event)
         self._give_out()
 
-    def _give_up(self, lost: FeedStatus) -> None:
-        """Wait no longer for trades that are declared lost."""
-        if lost.first_id is None or lost.last_id is None:
-            return
+    def _give_up(self, status: FeedStatus) -> None:
+        """Wait no longer for trades that are declared lost, or for any by the ids that they had before."""
         self.open_keys()
-        code = self.keys.find((lost.exchange, lost.symbol))
-        if code is not None:
-            self.ingress.give_up(code, lost.first_id, lost.last_id)
+        code = self.keys.find((status.exchange, status.symbol))
+        if code is None:
+            return
+        if status.status == "restarted":
+            self.ingress.begin_anew(code)
+        elif status.first_id is not None and status.last_id is not None:
+            self.ingress.give_up(code, status.first_id, status.last_id)
 
     def missing(self, key: Key) -> list[tuple[int, int]]:
         """Return the ids of a key's trades that are missing and not given up, as (first, last), both inclusive."""
@@ -321,6 +323,13 @@ class Fold:
         """Return the highest trade id of a key that has come, live or as history; None if there is none."""
         code = self.keys.find(key)
         return None if code is None else self.ingress.newest_id(code)
+
+    def counts(self, key: Key) -> tuple[int, int]:
+        """Return how many trades of a key were folded, and how many inputs were late."""
+        code = self.keys.find(key)
+        if code is None or code >= len(self.ingress.counts):
+            return 0, 0
+        return self.ingress.counts.item(code, TRADE), self.ingress.counts.item(code, LATE)
 
     def forgotten(self, key: Key) -> int:
         """Return how many spans of missing ids of a key had to be forgotten."""

@@ -441,6 +441,13 @@ class Ingress:
         # Places that are not in use hold nothing that a digest could see.
         state[FIRST_RANGE + 2 * len(left) :] = 0
 
+    def begin_anew(self, code: int) -> None:
+        """Forget all ids of a key: its exchange numbers its trades anew."""
+        if code < len(self.state):
+            self.state[code, [LAST, HIGHEST]] = NO_ID
+            self.state[code, COUNT] = 0
+            self.state[code, FIRST_RANGE:] = 0
+
     def newest_id(self, code: int) -> int | None:
         """Return the highest trade id of a key that has come, live or as history; None if there is none."""
         newest = self.state.item(code, HIGHEST) if code < len(self.state) else NO_ID

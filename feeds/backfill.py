@@ -10,6 +10,8 @@ Tail       an id that the exchange says it has reached, and messages that a conn
 Unproven   where ids are not contiguous the newest trades are asked for after each reconnect, and it is said if they do not reach
            back to what was heard before
 
+Restarted  ids that begin anew (`feeds.restarts`): what was missing of the old ones is lost
+
 Jobs take turns, a request each, so a long one keeps no other symbol waiting.
 """
 
@@ -32,6 +34,7 @@ from engine.events import Event, FeedStatus
 from feeds.backoff import Backoff
 from feeds.history import HistoryProtocol, Page, Taken
 from feeds.rest import BarredError, Rest
+from feeds.restarts import Restarts
 from feeds.spans import Span, common, count, of_ids, text, within, without
 
 NS_PER_S: Final = 1_000_000_000
@@ -66,7 +69,7 @@ class BackfillHealth(msgspec.Struct, frozen=True):
     detail: str  # what last went wrong, "" if nothing
 
 
-class _Job(msgspec.Struct):
+class _Job(msgspec.Struct, eq=False):
     """One span of missing ids of one symbol."""
 
     symbol: str
@@ -82,7 +85,6 @@ class _Job(msgspec.Struct):
     """Ids that an answer did not hold though it should have."""
     gone: list[Span] = []
     """Ids that do not exist: lost."""
-    got: int = 0
 
 
 class _Look(msgspec.Struct):
@@ -120,6 +122,7 @@ class Backfill:
         self._give_up_ns = give_up_ns
         self._random = random
         self._on_defect = on_defect
+        self._restarts = Restarts(taken)
         self._jobs: deque[_Job] = deque()
         self._looks: dict[str, _Look] = {}
         self._ended: dict[str, list[Span]] = {}
@@ -193,6 +196,14 @@ class Backfill:
         if newest is not None and trade_id > newest:
             self._look(symbol, TAIL_NS, None)
 
+    def look(self, symbols: Sequence[str]) -> None:
+        """Look whether the ids of a symbol have begun anew. To be called about every second."""
+        for symbol in self._restarts.look(symbols):
+            for job in [job for job in self._jobs if job.symbol == symbol]:
+                self._jobs.remove(job)
+                self._end(symbol, job.span, sorted(job.left + job.gone), "the exchange numbers its trades anew")
+            self._say("restarted", symbol, "the exchange numbers its trades anew; the next one begins a new count")
+
     # -- jobs
 
     def _add(self, symbol: str, span: Span, until_ns: int) -> None:
@@ -252,7 +263,10 @@ class Backfill:
             except (FeedError, KeyError) as error:  # of a symbol that is no longer in the product list
                 self._put_off(job, error)
             else:
-                self._take(job, page, wanted)
+                if job in self._jobs:
+                    self._take(job, page, wanted)
+            if job not in self._jobs:
+                return  # ended while it was asked for
             self._settle(job)
         now = self._clock.now()
         if job.left and now - job.progress < self._give_up_ns:
@@ -282,8 +296,8 @@ class Backfill:
         now = self._clock.now()
         found = [tick for tick in page.ticks if within(job.left, tick.trade_id or 0, tick.trade_id or 0)]
         if found:
+            self._restarts.asked_for(job.symbol, len(found))
             self._inbox.offer(found)
-            job.got += len(found)
             job.progress = now
             job.retries.reset()
             job.left = without(job.left, of_ids(tick.trade_id for tick in found if tick.trade_id is not None))
@@ -339,6 +353,7 @@ class Backfill:
             return
         self._looks.pop(symbol, None)
         if page.ticks:
+            self._restarts.asked_for(symbol, len(page.ticks))
             self._inbox.offer(page.ticks)
         if look.since_ns is not None:
             self._say_how_far(symbol, page, look.since_ns, look.newest)
@@ -360,7 +375,7 @@ class Backfill:
 
     def _say(
         self,
-        status: Literal["gap", "filled", "lost"],
+        status: Literal["gap", "filled", "lost", "restarted"],
         symbol: str,
         detail: str,
         span: tuple[int | None, int | None] = (None, None),

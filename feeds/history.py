@@ -55,6 +55,9 @@ class Taken(Protocol):
     def forgotten(self, symbol: str) -> int:
         """How many missing spans had to be forgotten, since too many were open."""
 
+    def counts(self, symbol: str) -> tuple[int, int]:
+        """How many trades were folded, and how many inputs were late."""
+
 
 def rows_of(exchange: str, body: bytes, read: Callable[[bytes], list[Tick]], expected: str) -> list[Tick]:
     """Return the trades of an answer, lowest id first, of equal ids the first. Raises FeedError."""

@@ -88,6 +88,8 @@ class World:
                 self.take([event.trade_id], late=event.late)
             elif isinstance(event, FeedStatus):
                 self.statuses.append(event)
+                if event.status == "restarted":
+                    self.ingress.begin_anew(0)
                 if event.status == "lost" and event.first_id is not None and event.last_id is not None:
                     self.ingress.give_up(0, event.first_id, event.last_id)
 
@@ -99,6 +101,9 @@ class World:
 
     def forgotten(self, symbol: str) -> int:
         return self.ingress.forgotten()
+
+    def counts(self, symbol: str) -> tuple[int, int]:
+        return self.ingress.counts.item(0, TRADE), self.ingress.counts.item(0, LATE)
 
     def take(self, ids: Sequence[int], *, late: bool = False) -> None:
         """Let the ingress take trades; say so to the back-fill where it finds a gap."""
@@ -419,6 +424,23 @@ def test_a_restart_asks_for_what_was_missing_and_says_it_once() -> None:
     world = play("binance", story)
     assert world.said("filled") == [(101, 109)]
     assert not world.said("gap")
+
+
+def test_ids_that_begin_anew_end_what_is_asked_for_and_begin_a_new_count() -> None:
+    async def story(world: World) -> None:
+        world.answers = [web.Response(status=503) for _ in range(100)]
+        world.take([4_000, 4_010])
+        for number in range(1, 20):
+            world.take([number])
+            world.backfill.look([SYMBOL])
+            await asyncio.sleep(1.0)
+
+    world = play("binance", story)
+    assert [one.status for one in world.statuses] == ["gap", "lost", "restarted"]
+    assert world.said("lost") == [(4_001, 4_009)]
+    first_folded = next(number for number in range(1, 20) if TRADE in world.outcomes[number])
+    assert 5 <= first_folded <= 8
+    assert world.folded(TRADE) == [(first_folded, 19), (4_000, 4_000), (4_010, 4_010)]
 
 
 def test_a_stop_ends_a_request_that_is_under_way() -> None:
