@@ -1,0 +1,274 @@
+"""Faults of messages on their way: silence, loss, repetition, lateness, disorder, garbage, novelties and values that cannot be."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from replay.exchange.client import TEXT, frame_of
+from replay.exchange.fault_effects import Effect, Parcel, parcel_of
+from replay.exchange.fault_frames import (
+    BINARY,
+    UNKNOWN_TYPES,
+    bad_value,
+    cut,
+    fragments,
+    padded,
+    with_bytes,
+    with_unknown_field,
+)
+from replay.exchange.fault_plan import Bad, Burst, Cap, Delay, Gap, Garble, Lag, Mute, Repeat, Shuffle, Unknown
+from replay.exchange.venue import Delivery, Message
+
+if TYPE_CHECKING:
+    from replay.exchange.client import Client
+
+KEPT_STREAMS_MAX: Final = 4_096
+"""Streams of clients whose last messages are kept to be repeated; of those beyond nothing is."""
+
+
+class Mutes(Effect):
+    """See `Mute`."""
+
+    fault: Mute
+
+    def opened(self) -> None:
+        self._chosen: frozenset[tuple[str, str]] | None = None
+        if self.fault.streams:
+            streams = [
+                (venue.feed, stream)
+                for venue in self.stage.venues(self.fault.feeds)
+                for stream, symbol in venue.streams
+                if self.concerns(venue.feed, symbol)
+            ]
+            self._chosen = frozenset(self.chance.sample(streams, min(self.fault.streams, len(streams))))
+            for feed, stream in sorted(self._chosen):
+                self.note(feed, "", f"mutes {stream}")
+        super().opened()
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if message.kind == "heartbeat":
+            is_muted = not self.fault.pings and client.venue.feed in self.fault.feeds
+        else:
+            is_muted = self.of(client, message) and (
+                self._chosen is None or (client.venue.feed, message.stream) in self._chosen
+            )
+        if not is_muted:
+            return parcels
+        self.hit()
+        return []
+
+    def answer(self, client: Client, request: bytes, deliveries: Sequence[Delivery], now: float) -> Sequence[Delivery]:
+        is_ping = not self.fault.pings and client.venue.feed in self.fault.feeds and b'"ping"' in request
+        return () if is_ping else deliveries
+
+    def pings(self, client: Client, now: float) -> bool:
+        return self.fault.pings or client.venue.feed not in self.fault.feeds
+
+
+class Caps(Effect):
+    """See `Cap`."""
+
+    fault: Cap
+
+    def opened(self) -> None:
+        self._within: dict[Client, tuple[object, frozenset[str]]] = {}
+        super().opened()
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not message.stream or client.venue.feed not in self.fault.feeds:
+            return parcels
+        streams, within = self._within.get(client, (None, frozenset()))
+        if streams is not client.session.streams:
+            streams = client.session.streams
+            within = frozenset(list(streams)[: self.fault.streams])
+            self._within[client] = streams, within
+            if len(within) < len(streams):
+                self.note(client.venue.feed, "", f"{len(streams) - len(within)} of {len(streams)} streams are silent")
+        if message.stream in within:
+            return parcels
+        self.hit()
+        return []
+
+    def left(self, client: Client) -> None:
+        if self.is_on:
+            self._within.pop(client, None)
+
+
+class Gaps(Effect):
+    """See `Gap`."""
+
+    fault: Gap
+
+    def opened(self) -> None:
+        self._lost: dict[tuple[str, str], dict[tuple[int, ...], None]] = {}
+        super().opened()
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not message.ids or not self.of(client, message):
+            return parcels
+        feed = client.venue.feed
+        if not self.draw(self.fault.share, feed, message):
+            return parcels
+        if self.fault.messages:
+            lost = self._lost.setdefault((feed, message.stream), {})
+            if message.ids not in lost:
+                if len(lost) >= self.fault.messages:
+                    return parcels
+                lost[message.ids] = None
+        self.tell(client, message, "is lost")
+        return []
+
+
+class Repeats(Effect):
+    """See `Repeat`."""
+
+    fault: Repeat
+
+    def opened(self) -> None:
+        self._last: dict[tuple[Client, str], deque[bytes]] = {}
+        super().opened()
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not message.ids or not self.of(client, message):
+            return parcels
+        key = client, message.stream
+        last = self._last.get(key)
+        if last is None:
+            if len(self._last) >= KEPT_STREAMS_MAX:
+                return parcels
+            last = self._last[key] = deque(maxlen=self.fault.last)
+        last.append(message.text)
+        if not self.draw(self.fault.share, client.venue.feed, message):
+            return parcels
+        self.tell(client, message, f"the last {len(last)} are repeated")
+        return [*parcels, *map(parcel_of, last)]
+
+    def left(self, client: Client) -> None:
+        if self.is_on:
+            self._last = {key: last for key, last in self._last.items() if key[0] is not client}
+
+
+class Bursts(Effect):
+    """See `Burst`."""
+
+    fault: Burst
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not self.of(client, message):
+            return parcels
+        start, stop = self.window
+        lasts_s = (stop - start) / self.fault.faster
+        at = stop - lasts_s + (now - start) / self.fault.faster
+        self.hit()
+        return _later(parcels, max(at - now, 0.0))
+
+
+class Lags(Effect):
+    """See `Lag`."""
+
+    fault: Lag
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not self.of(client, message):
+            return parcels
+        self.hit()
+        return _later(parcels, self.fault.delay_s)
+
+
+class Shuffles(Effect):
+    """See `Shuffle`."""
+
+    fault: Shuffle
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not self.of(client, message) or not self.draw(self.fault.share, client.venue.feed, message):
+            return parcels
+        self.hit()
+        return _later(parcels, self.chance.random() * self.fault.within_s)
+
+
+class Delays(Effect):
+    """See `Delay`."""
+
+    fault: Delay
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not self.of(client, message) or not self.draw(self.fault.share, client.venue.feed, message):
+            return parcels
+        delay_s = self.fault.delay_s * (0.5 + 0.5 * self.chance.random())
+        self.tell(client, message, f"{delay_s:.3f} s late")
+        return _later(parcels, delay_s)
+
+
+class Garbles(Effect):
+    """See `Garble`."""
+
+    fault: Garble
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not self.of(client, message) or not self.draw(self.fault.share, client.venue.feed, message):
+            return parcels
+        self.tell(client, message, self.fault.how)
+        return [garbled for parcel in parcels for garbled in self._garbled(parcel)]
+
+    def _garbled(self, parcel: Parcel) -> list[Parcel]:
+        text, how = parcel.text, self.fault.how
+        if text is None:
+            return [parcel]
+        if how == "empty":
+            return [Parcel(frame_of(TEXT, b""), parcel.delay_s), parcel]
+        if how == "oversize":
+            return [parcel_of(padded(text, self.fault.bytes), parcel.delay_s)]
+        if how == "fragments":
+            frames = fragments(text, self.fault.fragments, self.chance)
+        elif how == "binary":
+            frames = frame_of(BINARY, text)
+        elif how == "cut":
+            frames = frame_of(TEXT, cut(text, self.chance))
+        else:
+            frames = frame_of(TEXT, with_bytes(text, b"\0" if how == "nul" else b"\xff\xfe", self.chance))
+        return [Parcel(frames, parcel.delay_s)]
+
+
+class Unknowns(Effect):
+    """See `Unknown`."""
+
+    fault: Unknown
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if not self.of(client, message) or not self.draw(self.fault.share, client.venue.feed, message):
+            return parcels
+        self.tell(client, message, f"unknown {self.fault.how}")
+        if self.fault.how == "type":
+            return [parcel_of(UNKNOWN_TYPES[client.venue.feed]), *parcels]
+        return [
+            parcel if parcel.text is None else parcel_of(with_unknown_field(parcel.text), parcel.delay_s)
+            for parcel in parcels
+        ]
+
+
+class Bads(Effect):
+    """See `Bad`."""
+
+    fault: Bad
+
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if message.kind not in ("trade", "quote") or not self.of(client, message):
+            return parcels
+        feed, how = client.venue.feed, self.fault.how
+        if bad_value(message.text, how, message.kind == "trade") is None:
+            return parcels  # nothing in it could be wrong in this way
+        if not self.draw(self.fault.share, feed, message):
+            return parcels
+        self.tell(client, message, how)
+        return [self._bad(parcel, message.kind == "trade") for parcel in parcels]
+
+    def _bad(self, parcel: Parcel, is_trade: bool) -> Parcel:
+        changed = None if parcel.text is None else bad_value(parcel.text, self.fault.how, is_trade)
+        return parcel if changed is None else parcel_of(changed, parcel.delay_s)
+
+
+def _later(parcels: Sequence[Parcel], delay_s: float) -> list[Parcel]:
+    return [parcel._replace(delay_s=parcel.delay_s + delay_s) for parcel in parcels]
