@@ -49,7 +49,7 @@ def bad_value(text: bytes, how: How, is_trade: bool) -> bytes | None:
         return _at_year_one(text, is_trade)
     if how == "size_negative":
         size = _TRADE_SIZE if is_trade else _BID_SIZE
-        return _changed(text, size, lambda value: b"-" + value.lstrip(b"-+0") if value.strip(b"0.") else b"-1")
+        return _changed(text, size, lambda value: b"-" + value.lstrip(b"-+") if value.strip(b"0.") else b"-1")
     price = _TRADE_PRICE if is_trade else _BID
     if how == "price_zero":
         return _changed(text, price, lambda _: b"0.00000000")
