@@ -40,8 +40,8 @@ class Host:
     """Who may dial a host, and when: shared by all of its connections, since the host counts addresses, not sockets.
 
     Dials keep to a rolling window, to a bar (Retry-After), and while the host does not answer apart from one another: `SLOTS` in
-    the wait that is due, which doubles with each failure. Connections that fail while such a wait runs have met one failure, not
-    one each.
+    the wait that is due, which doubles with each failure. Connections that fail within half of such a wait, the shortest that there is,
+    have met one failure, not one each.
     """
 
     def __init__(self, dials: int, dials_span_ns: int, limits: Limits) -> None:
@@ -87,7 +87,7 @@ class Host:
         """A dial came to nothing: return how many failures in a row the host has had, 1 or more."""
         if now >= self._round_ends or self.failures == 0:
             self.failures += 1
-            self._round_ends = now + self._bound()
+            self._round_ends = now + self._bound() // 2
         return self.failures
 
     def bar(self, until: int) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeds.binance_stream import BinanceProtocol
-from feeds.connection import LONGEST_BAN_NS, NOTES, Connection
+from feeds.connection import LONGEST_BAN_NS, Connection
+from feeds.conversation import NOTES
 from feeds.limits import Host
 from feeds.speech import (
     Acknowledged,
@@ -24,6 +25,7 @@ from feeds.speech import (
     Note,
     Pong,
     Rejected,
+    Renew,
     Report,
     Send,
     ShuttingDown,
@@ -198,7 +200,7 @@ def test_a_dial_that_nobody_answers_is_broken_off_and_made_again() -> None:
     world.tell("start")
     done = world.spend(10 * S)
     assert [type(action) for action in done] == [Close, Report]
-    assert done[1].detail.startswith("no answer within 10 s; the next dial is in 0.")  # type: ignore[union-attr]
+    assert done[1].detail.startswith(f"{URL}: no answer within 10 s; the next dial is in 0.")  # type: ignore[union-attr]
     assert only(world.spend(S // 4), Dial)
 
 
@@ -279,9 +281,8 @@ def test_a_request_without_an_answer_ends_the_connection() -> None:
     world.machine.last_heard = world.now + 4 * S  # market data comes; the answer does not
     done = world.spend(5 * S)
     assert reports(done) == [("disconnected", "")]
-    assert (
-        "no answer to a request to subscribe within 5 s: S0/USDT, S1/USDT, S2/USDT and 2 more" in world.machine.detail
-    )
+    said = "no answer within 5 s to a request to subscribe to S0/USDT, S1/USDT, S2/USDT and 2 more; the next dial is in"
+    assert world.machine.detail.startswith(said)
 
 
 def test_a_burst_of_requests_keeps_to_five_in_any_rolling_second() -> None:
@@ -332,12 +333,15 @@ def test_waits_double_while_it_flaps_and_begin_anew_once_it_has_held() -> None:
     assert S // 8 <= world.spend_until_dial() <= S // 4
 
 
-def test_a_shutdown_notice_is_answered_by_a_dial_at_once() -> None:
+def test_a_shutdown_notice_asks_for_a_successor_and_the_end_for_a_dial_at_once() -> None:
     world = Harness()
     world.go_live()
-    done = world.answer(ShuttingDown())
-    assert [type(action) for action in done] == [Close, Report, Dial]
-    assert world.machine.detail == "the exchange announced its shutdown; dialling anew at once"
+    assert world.answer(ShuttingDown()) == [Renew("the exchange announced its shutdown")]
+    assert world.answer(ShuttingDown()) == []
+    assert world.state == "live"
+    done = world.tell("closed", 1001, "going away")
+    assert [type(action) for action in done] == [Report, Dial]
+    assert world.machine.detail == "closed with 1001: going away, as the exchange announced; dialling anew at once"
     world.tell("opened")
     world.acknowledge()
     assert world.state == "live"
@@ -388,7 +392,7 @@ def test_an_http_answer_is_obeyed(
 
 def test_a_host_that_bars_one_connection_is_not_dialled_by_the_others() -> None:
     first, second = Harness(), Harness()
-    second.machine._host = first.machine._host
+    second.machine._redial.host = first.machine._redial.host
     second.go_live()
     first.tell("start")
     first.tell("refused", 429, "slow down", 300 * S)
@@ -458,7 +462,7 @@ def test_symbols_come_and_go_while_it_is_live() -> None:
     assert len(only(world.tell("remove", [SYMBOLS[1], SYMBOLS[7]]), Send)) == 1
     assert world.subscribed == {SYMBOLS[0], SYMBOLS[2]}
     world.answer(Rejected(3, "no"))
-    assert world.machine.detail == "could not unsubscribe from S1/USDT: no"
+    assert world.machine.detail == "the exchange turns down a request to unsubscribe from S1/USDT: no"
 
 
 def test_unexpected_answers_are_noted_up_to_a_limit_and_then_counted() -> None:
@@ -582,7 +586,7 @@ def comes_back(steps: list[tuple[str, tuple[Any, ...]]], batch: int, dials: int,
         world.spend(S)
     world.acknowledge()
     assert world.state == "live"
-    refused = set(world.machine._subscriptions.rejected)
+    refused = set(world.machine.rejected)
     assert world.subscribed == set(world.machine.symbols) - refused
 
 
