@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.block import Block, Keys
@@ -23,20 +23,21 @@ from engine.ingress import LATE, TRADE, Admitted
 from store.journal import Journal
 from store.journal_disk import Disk
 from store.journal_reader import Break, Checkpoint, read, scan
-from store.records import RECORD_BYTES
+from store.records import EVENT, RECORD_BYTES, WORDS
 from store.segment import HEADER_BYTES, header_of, segment_name
+from store.segment_reader import kind_of
 from tests.journaling import expected_rows, fill, keys_of, open_journal, plain, read_plain, rows_of
 
 PAGE = 4096
 INT64 = st.integers(-(2**63), 2**63 - 1)
 BITS = st.integers(0, 2**64 - 1)
 TEXT = st.text(max_size=200)
-WORDS = st.text(min_size=1, max_size=8)
+NAMES = st.text(min_size=1, max_size=8)
 FREE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Rows(list[Any]):
-    """Rows with a short name: Hypothesis warns of arguments whose repr is long, and a warning is an error here."""
+    """Rows with a short name: of a long one Hypothesis warns when it tells of a failure, and the warning would stand in its place."""
 
     def __repr__(self) -> str:
         return f"{len(self)} rows"
@@ -56,7 +57,7 @@ EVENTS: st.SearchStrategy[Told] = st.one_of(
 def admitted_blocks(draw: st.DrawFn) -> tuple[Admitted, Keys]:
     """Any block that an ingress could give, as if its next sequence were 1; numbers of every bit pattern."""
     keys = Keys()
-    for key in draw(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4, unique=True)):
+    for key in draw(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=4, unique=True)):
         keys.code(key)
     count = draw(st.integers(1, 25))
     outcome = np.array(draw(st.lists(st.integers(0, 7), min_size=count, max_size=count)), np.uint8)
@@ -400,12 +401,16 @@ def journal_of_three(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, li
 
 
 @FREE
-@given(number=st.integers(0, 2), place=st.integers(0, 1 << 20), bit=st.integers(0, 7))
+@given(number=st.integers(0, 2), from_end=st.integers(1, 12 * PAGE), bit=st.integers(0, 7))
+@example(number=2, from_end=1, bit=0)
+@example(number=2, from_end=RECORD_BYTES, bit=7)
+@example(number=2, from_end=RECORD_BYTES + 1, bit=7)
+@example(number=1, from_end=1, bit=0)
 def test_one_flipped_bit_is_named_with_its_file_and_record(
     tmp_path_factory: pytest.TempPathFactory,
     journal_of_three: tuple[Path, list[Any]],
     number: int,
-    place: int,
+    from_end: int,
     bit: int,
 ) -> None:
     source, rows = journal_of_three
@@ -414,15 +419,19 @@ def test_one_flipped_bit_is_named_with_its_file_and_record(
     segment = scan(folder).segments[number]
     content = bytearray(segment.path.read_bytes())
     used = HEADER_BYTES + segment.records * RECORD_BYTES
-    byte = place % used
+    byte = -from_end % used
+    records = np.frombuffer(content, np.uint64, segment.records * WORDS, HEADER_BYTES).reshape(-1, WORDS)
+    event = max((row for row in range(segment.records) if kind_of(records, row) == EVENT), default=0)
+    del records
     content[byte] ^= 1 << bit
     segment.path.write_bytes(content)
-    last_group = used - 5 * RECORD_BYTES  # the event with its four parts
     last_record = used - RECORD_BYTES
     if not segment.is_sealed and byte >= last_record:
         torn = scan(folder).torn
         assert torn is not None
-        assert (torn.path, torn.offset, torn.records) == (segment.path, last_group, 4)
+        parts = segment.records - event - 1  # the newest of them is the one that is flipped
+        assert (torn.path, torn.offset) == (segment.path, HEADER_BYTES + event * RECORD_BYTES)
+        assert torn.records == parts > 1
         assert read_plain(folder) == rows[:-1]
         return
     with pytest.raises(JournalCorruptError) as caught:
