@@ -33,9 +33,10 @@ from engine.events import Event
 from engine.intake import Intake
 from engine.latency import Latency
 from feeds.binance_stream import BinanceProtocol
-from feeds.link import CLOSE_S, FRAME_MIB, open_session
-from feeds.live import Feed, binance_feed
+from feeds.dialling import CLOSE_S, open_session
+from feeds.live import Feed
 from feeds.products import built_in_products
+from feeds.venues import binance_feed
 from replay.driver import build_fold
 from store.journal import Journal
 from strategies import load
@@ -65,9 +66,9 @@ async def receive(url: str, symbols: Sequence[str], count: list[int]) -> None:
     async with open_session() as session:
         timeout = ClientWSTimeout(ws_close=CLOSE_S)
         ws = await session.ws_connect(
-            url, autoping=False, compress=0, decode_text=False, max_msg_size=FRAME_MIB << 20, timeout=timeout
+            url, autoping=False, compress=0, decode_text=False, max_msg_size=16 << 20, timeout=timeout
         )
-        await ws.send_str(BinanceProtocol(url, ("trade",), known).subscribe(1, symbols))
+        await ws.send_str(BinanceProtocol(url, ("trade",), known).subscribe(1, "", symbols))
         frames = 0
         while (await ws.receive())[0] is WSMsgType.TEXT:
             count[0] += 1

@@ -22,6 +22,22 @@ class FeedHealth(msgspec.Struct, frozen=True):
     undecodable: int
     reconnects: int
     detail: str  # what it last had to say, "" if nothing
+    ignored: int = 0  # messages of types that hold no market data and answer nothing
+    stalled: tuple[str, ...] = ()  # symbols that are silent for longer than is usual for them
+
+
+class ExchangeHealth(msgspec.Struct, frozen=True):
+    """What the connections to one exchange have in common."""
+
+    exchange: str
+    products: str  # its product list: how much there is, and how old it is
+    products_trouble: str  # why the newest list could not be had, "" if it could
+    unlisted: tuple[str, ...]  # symbols that are wanted, and that the list does not have
+    gaps_open: int  # spans of missing trades that are asked for
+    trades_filled: int
+    trades_lost: int
+    requests: int  # of back-fill
+    backfill_trouble: str  # what last went wrong in asking, "" if nothing
 
 
 class JournalHealth(msgspec.Struct, frozen=True):

@@ -14,7 +14,8 @@ from engine.config import Config
 from engine.errors import ConfigError
 from engine.events import Command
 from engine.health import FeedHealth
-from feeds.live import Feed, Inbox, binance_feed
+from feeds.live import Feed, Inbox
+from feeds.venues import binance_feed
 
 CHANGES = ("add_symbol", "remove_symbol")
 SHOWN = 20

@@ -67,8 +67,8 @@ class Session:
         """Raises ConfigError if no symbol is known, StoreError if the folder cannot be had."""
         from engine.clock import LiveClock
         from engine.errors import ConfigError
-        from feeds.live import binance_feed
         from feeds.recorder import Recorder, recover
+        from feeds.venues import binance_feed
 
         self.minutes: float | None = options.minutes
         self.interrupted = False

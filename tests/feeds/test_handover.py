@@ -67,9 +67,9 @@ def test_nothing_is_lost_doubled_or_out_of_order_wherever_the_new_one_begins_and
     passed += handover.news(market[released:])
     for symbol in ("BTC/USDT", "ETH/USDT"):
         of_symbol = [event for event in taken(passed) if isinstance(event, Tick | Quote) and event.symbol == symbol]
-        for kind in (Tick, Quote):
-            ids = [number(event) for event in of_symbol if type(event) is kind]
-            assert ids == [number(event) for event in market if type(event) is kind and event.symbol == symbol]
+        for wanted in (Tick, Quote):
+            ids = [number(event) for event in of_symbol if type(event) is wanted]
+            assert ids == [number(event) for event in market if type(event) is wanted and event.symbol == symbol]
 
 
 def test_what_waited_is_stamped_with_the_time_at_which_it_passes() -> None:
