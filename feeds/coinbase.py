@@ -27,7 +27,7 @@ from engine.errors import DecodeError
 from engine.events import Event, Quote, Side, Tick
 from feeds.products import built_in_products
 from feeds.timestamps import rfc3339_ns
-from feeds.wire import ABSENT, UNREADABLE, Identifier, Number, Word, is_text
+from feeds.wire import ABSENT, UNREADABLE, Identifier, Number, Spelling, Word, is_text
 
 EXCHANGE: Final = "coinbase"
 
@@ -104,7 +104,7 @@ class CoinbaseDecoder:
     """Decode what the public channels of Coinbase Advanced Trade send. `products` as in `feeds.decoder`."""
 
     def __init__(self, products: Mapping[str, str] | None = None) -> None:
-        self._symbols = dict(built_in_products(EXCHANGE) if products is None else products)
+        self._symbols = Spelling(built_in_products(EXCHANGE) if products is None else products)
 
     def decode(self, frame: bytes, received: int) -> list[Event]:
         """Turn one frame into all its trades or quotes, stamped with `received` (ns, our clock).
@@ -133,12 +133,12 @@ class CoinbaseDecoder:
         ticks: list[Event] = []
         for event in message.events:
             is_history = event.type == "snapshot"
-            for trade in reversed(event.trades):
-                product = trade.product_id
+            event.trades.reverse()
+            for trade in event.trades:
                 ticks.append(
                     Tick(
                         EXCHANGE,
-                        symbols.get(product, product),
+                        symbols[trade.product_id],
                         trade.price,
                         trade.size,
                         _TAKER[trade.side],
@@ -154,20 +154,22 @@ class CoinbaseDecoder:
     def _quotes(self, message: _TickerChannel, received: int) -> list[Event]:
         symbols = self._symbols
         timestamp = rfc3339_ns(message.timestamp)
-        return [
-            Quote(
-                EXCHANGE,
-                symbols.get(ticker.product_id, ticker.product_id),
-                ticker.best_bid,
-                ticker.best_bid_quantity,
-                ticker.best_ask,
-                ticker.best_ask_quantity,
-                timestamp,
-                received,
-            )
-            for event in message.events
-            for ticker in event.tickers
-        ]
+        quotes: list[Event] = []
+        for event in message.events:
+            for ticker in event.tickers:
+                quotes.append(
+                    Quote(
+                        EXCHANGE,
+                        symbols[ticker.product_id],
+                        ticker.best_bid,
+                        ticker.best_bid_quantity,
+                        ticker.best_ask,
+                        ticker.best_ask_quantity,
+                        timestamp,
+                        received,
+                    )
+                )
+        return quotes
 
 
 def _is_foreign(frame: bytes) -> bool:

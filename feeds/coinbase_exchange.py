@@ -24,7 +24,7 @@ from engine.errors import DecodeError
 from engine.events import Event, Quote, Tick
 from feeds.products import built_in_products
 from feeds.timestamps import rfc3339_ns
-from feeds.wire import ABSENT, UNREADABLE, Identifier, Number, Word, is_text
+from feeds.wire import ABSENT, UNREADABLE, Identifier, Number, Spelling, Word, is_text
 
 EXCHANGE: Final = "coinbase"
 
@@ -76,7 +76,7 @@ class CoinbaseExchangeDecoder:
     """Decode what the public channels of Coinbase Exchange send. `products` as in `feeds.decoder`."""
 
     def __init__(self, products: Mapping[str, str] | None = None) -> None:
-        self._symbols = dict(built_in_products(EXCHANGE) if products is None else products)
+        self._symbols = Spelling(built_in_products(EXCHANGE) if products is None else products)
 
     def decode(self, frame: bytes, received: int) -> list[Event]:
         """Turn one frame into at most one event, stamped with `received` (ns, our clock).
@@ -89,11 +89,10 @@ class CoinbaseExchangeDecoder:
                 frame.decode()  # the parser takes any bytes in the fields that it skips
             message = _decode(frame)
             if isinstance(message, _Match):
-                product = message.product_id
                 return [
                     Tick(
                         EXCHANGE,
-                        self._symbols.get(product, product),
+                        self._symbols[message.product_id],
                         message.price,
                         message.size,
                         "buy" if message.side == "sell" else "sell",
@@ -105,11 +104,10 @@ class CoinbaseExchangeDecoder:
                     )
                 ]
             if type(message) is _Ticker:
-                product = message.product_id
                 return [
                     Quote(
                         EXCHANGE,
-                        self._symbols.get(product, product),
+                        self._symbols[message.product_id],
                         message.best_bid,
                         message.best_bid_size,
                         message.best_ask,

@@ -21,7 +21,7 @@ from msgspec import Meta
 from engine.errors import DecodeError
 from engine.events import Event, Quote, Tick
 from feeds.products import built_in_products
-from feeds.wire import ABSENT, UNREADABLE, Identifier, Number, Word, is_text
+from feeds.wire import ABSENT, UNREADABLE, Identifier, Number, Spelling, Word, is_text
 
 EXCHANGE: Final = "kucoin"
 TICKERS: Final = "/market/ticker"
@@ -79,7 +79,8 @@ class KucoinDecoder:
     """Decode what KuCoin's public channels send. `products` as in `feeds.decoder`."""
 
     def __init__(self, products: Mapping[str, str] | None = None) -> None:
-        self._symbols = dict(built_in_products(EXCHANGE) if products is None else products)
+        self._symbols = Spelling(built_in_products(EXCHANGE) if products is None else products)
+        self._topics = {f"{TICKERS}:{pair}": symbol for pair, symbol in self._symbols.items()}
 
     def decode(self, frame: bytes, received: int) -> list[Event]:
         """Turn one frame into at most one event, stamped with `received` (ns, our clock).
@@ -99,11 +100,10 @@ class KucoinDecoder:
             raise DecodeError(EXCHANGE, str(error), frame) from error
         if type(message) is _Match:
             trade = message.data
-            symbol = trade.symbol
             return [
                 Tick(
                     EXCHANGE,
-                    self._symbols.get(symbol, symbol),
+                    self._symbols[trade.symbol],
                     trade.price,
                     trade.size,
                     trade.side,
@@ -121,12 +121,14 @@ class KucoinDecoder:
         time = best.time_of_the_example if best.time is None else best.time
         if time is None:
             raise DecodeError(EXCHANGE, "a ticker without a time: expected `time` in ms", frame)
-        head, colon, symbol = ticker.topic.partition(":")
-        if head != TICKERS or not colon or not symbol:
-            raise DecodeError(EXCHANGE, f"a ticker of the topic {ticker.topic[:80]!r}, expected {TICKERS}:PAIR", frame)
+        symbol = self._topics.get(ticker.topic)
+        if symbol is None:
+            head, _, symbol = ticker.topic.partition(":")
+            if head != TICKERS or not symbol:
+                raise DecodeError(EXCHANGE, f"a ticker of {ticker.topic[:80]!r}, expected {TICKERS}:PAIR", frame)
         return Quote(
             EXCHANGE,
-            self._symbols.get(symbol, symbol),
+            symbol,
             best.best_bid,
             best.best_bid_size,
             best.best_ask,

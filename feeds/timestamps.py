@@ -14,26 +14,25 @@ from datetime import UTC, datetime
 from typing import Final
 
 NS_PER_S: Final = 1_000_000_000
-SECONDS: Final = len("2026-08-09T21:05:48")
+SECONDS: Final = len("2026-08-09T21:05:48.")
 REMEMBERED_SECONDS: Final = 4096
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 2261
 """The last whole year in int64 ns."""
 
-_SCALE: Final[dict[int, int]] = {digits: 10 ** (9 - digits) for digits in range(1, 10)}
-_WHOLE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}")
+_SCALE: Final[tuple[int, ...]] = (0, *(int(10 ** (9 - digits)) for digits in range(1, 10)))
+_WHOLE: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.")
 
 
 def rfc3339_ns(text: str) -> int:
-    """Return the ns since 1970 of a time in UTC. Raises ValueError that says what was expected."""
+    """Return the ns since 1970 of a time in UTC. Raises ValueError that says what was found and expected."""
     try:
-        whole = _whole_seconds_ns(text[:SECONDS])
-        if text[SECONDS:] == "Z":
-            return whole
-        fraction = text[SECONDS + 1 : -1]
+        fraction = text[SECONDS:-1]
         # int() alone would take "+1", "1_0" and the digits of other scripts.
-        if text[SECONDS] == "." and text[-1] == "Z" and fraction.isascii() and fraction.isdigit():
-            return whole + int(fraction) * _SCALE[len(fraction)]
+        if fraction.isdigit() and fraction.isascii() and text[-1] == "Z":
+            return _whole_seconds_ns(text[:SECONDS]) + int(fraction) * _SCALE[len(fraction)]
+        if len(text) == SECONDS and text[-1] == "Z":
+            return _whole_seconds_ns(text[:-1] + ".")
     except (ValueError, LookupError):
         pass
     raise ValueError(
@@ -44,9 +43,10 @@ def rfc3339_ns(text: str) -> int:
 
 @functools.lru_cache(REMEMBERED_SECONDS)
 def _whole_seconds_ns(text: str) -> int:
-    if _WHOLE.fullmatch(text) is None:
+    found = _WHOLE.fullmatch(text)
+    if found is None:
         raise ValueError
-    time = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    time = datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
     if not FIRST_YEAR <= time.year <= LAST_YEAR:
         raise ValueError
     return int(time.timestamp()) * NS_PER_S

@@ -1,9 +1,10 @@
-"""What the decoders of all exchanges ask of a field before they look at it: the parser checks it while it reads.
+"""What the decoders of all exchanges have in common: what they ask of a field, which the parser checks while it reads.
 
 Lax         exchanges send numbers as JSON text, so the parsers take text for numbers (strict=False)
 Number      finite: a lax parser would read "nan" and "inf" too. Zero and negative ones pass: the ingress judges values
 Identifier  an integer that int64 holds
 Word        text that is not empty
+Spelling    an exchange's name of a pair to ours
 UNREADABLE  what a parser raises, whatever the bytes
 """
 
@@ -27,3 +28,12 @@ ABSENT: Final = msgspec.Raw()
 def is_text(value: msgspec.Raw) -> bool:
     """Whether an unparsed value is text."""
     return bytes(memoryview(value)[:1]) == b'"'
+
+
+class Spelling(dict[str, str]):
+    """The exchange's spelling of a pair to ours: `spelling["BTCUSDT"]`. A pair that is not in it keeps the exchange's."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> str:
+        return name
