@@ -13,7 +13,7 @@ from engine.block import Block, Keys
 from engine.clock import LiveClock
 from engine.config import Config, DataConfig, ServerConfig
 from engine.events import Command
-from engine.health import Digested, FeedHealth, JournalHealth, SnapshotHealth
+from engine.health import Digested, ExchangeHealth, FeedHealth, JournalHealth, SnapshotHealth
 from engine.latency import Latency
 from replay.driver import build_fold
 from store.schema import FeatureView
@@ -97,6 +97,9 @@ class Daemon:
 
     def feeds(self) -> list[FeedHealth]:
         return [self.feed]
+
+    def exchanges(self) -> list[ExchangeHealth]:
+        return [ExchangeHealth("binance", "4 symbols, built-in", "", (), 1, 20, 3, 7, "")]
 
     def journal(self) -> JournalHealth:
         return self.journal_state

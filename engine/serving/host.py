@@ -9,7 +9,7 @@ from engine.clock import LiveClock
 from engine.config import Config
 from engine.events import Command
 from engine.fold import Fold
-from engine.health import Digested, FeedHealth, JournalHealth, SnapshotHealth
+from engine.health import Digested, ExchangeHealth, FeedHealth, JournalHealth, SnapshotHealth
 from engine.latency import Latency
 
 
@@ -30,6 +30,7 @@ class Host(Protocol):
         """Why it is not ready yet ("folding the journal: 40 %"); empty once it is."""
 
     def feeds(self) -> list[FeedHealth]: ...
+    def exchanges(self) -> list[ExchangeHealth]: ...
 
     def journal(self) -> JournalHealth: ...
 

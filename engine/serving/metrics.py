@@ -153,6 +153,13 @@ class Counters(Collector):
             if trouble.status == "stalled" and trouble.symbol:
                 stalled.add_metric(key, 1.0)
         yield from (state, messages, undecodable, reconnects, newest, statuses, stalled)
+        one = ("exchange",)
+        open_gaps = GaugeMetricFamily("tickfold_gaps_open", "Spans of missing trades that are asked for", labels=one)
+        requests = CounterMetricFamily("tickfold_backfill_requests", "Requests for missing trades", labels=one)
+        for exchange in self._host.exchanges():
+            open_gaps.add_metric((exchange.exchange,), exchange.gaps_open)
+            requests.add_metric((exchange.exchange,), exchange.requests)
+        yield from (open_gaps, requests)
 
     def _of_keeping(self) -> Iterator[Metric]:
         journal, snapshots, now = self._host.journal(), self._host.snapshots(), self._host.clock.now()

@@ -242,6 +242,21 @@ def _health() -> Schema:
             "undecodable": COUNT,
             "reconnects": COUNT,
             "detail": TEXT,
+            "ignored": COUNT,
+            "stalled": _list(TEXT),
+        }
+    )
+    exchange = _object(
+        {
+            "exchange": TEXT,
+            "products": TEXT,
+            "products_trouble": TEXT,
+            "unlisted": _list(TEXT),
+            "gaps_open": COUNT,
+            "trades_filled": COUNT,
+            "trades_lost": COUNT,
+            "requests": COUNT,
+            "backfill_trouble": TEXT,
         }
     )
     journal = _object(
@@ -288,6 +303,7 @@ def _health() -> Schema:
             "parts": _object(
                 {
                     "feeds": _list(feed),
+                    "exchanges": _list(exchange),
                     "journal": journal,
                     "snapshots": snapshots,
                     "strategies": _list(strategy),

@@ -102,6 +102,7 @@ def health(host: Host, bulletin: Bulletin) -> dict[str, Any]:
         "store_bytes": host.fold.features.memory(),
         "parts": {
             "feeds": feeds,
+            "exchanges": host.exchanges(),
             "journal": {**msgspec.structs.asdict(journal), "folder": Path(journal.folder).name},
             "snapshots": snapshots,
             "strategies": _strategies(host, bulletin),
