@@ -31,6 +31,8 @@ WITH_EVENTS: Final = frozenset(f'"{kind}"'.encode() for kind in KINDS)
 # and us have been above 1e15 since 2001, before there was a Binance. What lies between is no time.
 FIRST_US: Final = 1_000_000_000_000_000
 NS_PER_US: Final = 1_000
+LONGEST_BYTES: Final = 8192
+"""Forty times a trade. What is longer is only asked of what kind it is, so that nobody can make it costly."""
 
 _Time: TypeAlias = Annotated[int, Meta(ge=0, le=LAST_US)]
 
@@ -179,6 +181,10 @@ class BinanceDecoder:
         try:
             if not frame.isascii():
                 frame.decode()  # the parser takes any bytes in the fields that it skips
+            if len(frame) > LONGEST_BYTES:
+                if _is_of_other_kind(frame):
+                    return []
+                raise DecodeError(EXCHANGE, f"expected a trade or quote in at most {LONGEST_BYTES} bytes", frame)
             message = _decode(frame)
         except msgspec.ValidationError as error:
             if _is_foreign(frame):
@@ -276,20 +282,23 @@ def _from_us(time: int, frame: bytes) -> int:
 def _is_foreign(frame: bytes) -> bool:
     """Tell whether a frame that does not fit is a well-formed message of a kind that holds no event."""
     try:
-        if frame.lstrip()[:1] == b"[":
-            return is_text(_decode_list_outline(frame).first.kind)
-        outline = _decode_frame_outline(frame)
-        if outline.stream is None:
-            return _is_other_kind(outline)
-        data = outline.data
-        if bytes(memoryview(data)[:1]) == b"[":
-            return True
-        return _is_other_kind(_decode_outline(data))
+        return _is_of_other_kind(frame)
     except UNREADABLE:
         return False
 
 
-def _is_other_kind(payload: _Outline) -> bool:
+def _is_of_other_kind(frame: bytes) -> bool:
+    if frame.lstrip()[:1] == b"[":
+        return is_text(_decode_list_outline(frame).first.kind)
+    outline = _decode_frame_outline(frame)
+    if outline.stream is None:
+        return _holds_no_event(outline)
+    if bytes(memoryview(outline.data)[:1]) == b"[":
+        return True
+    return _holds_no_event(_decode_outline(outline.data))
+
+
+def _holds_no_event(payload: _Outline) -> bool:
     if payload.kind is ABSENT:
         return payload.update_id is ABSENT
     return is_text(payload.kind) and bytes(payload.kind) not in WITH_EVENTS
