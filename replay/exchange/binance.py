@@ -1,21 +1,26 @@
-"""One client of the loopback Binance: what it asks for and what it is answered. No socket: texts in, texts out.
+"""The loopback Binance: what a client asks for and is answered. No socket: texts in, texts out.
 
 Raw         /ws/<stream>, /ws/<stream>/<stream>, or /ws and SUBSCRIBE: gets payloads
 Combined    /stream?streams=<stream>/<stream>, or /stream and SUBSCRIBE: gets {"stream":"<name>","data":<payload>}
 Requests    SUBSCRIBE, UNSUBSCRIBE, LIST_SUBSCRIPTIONS, SET_PROPERTY and GET_PROPERTY of `combined`
 Answers     {"result":null,"id":1}; a wrong one gets {"code":..,"msg":".."} and changes nothing
 Unknown     a stream that does not exist is acknowledged, and stays silent
-Reference   https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
+Limits      5 messages a second, 300 dials in 5 minutes, a weight of 6,000 a minute; 429 with Retry-After, and 418 for who goes on
+Reference   https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams, .../rest-api
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from engine.errors import FeedError
+from replay.exchange import binance_data
+from replay.exchange.market import Market, View
+from replay.exchange.venue import Limits, Reply, Request, Session
+from replay.rewrite import NS_PER_MS, Moves
 
 STREAMS_MAX: Final = 1_024
 METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
@@ -47,7 +52,27 @@ class BinanceSession:
             raise FeedError(f"binance: {len(wanted)} streams on one connection, expected at most {STREAMS_MAX}")
         self.streams.update(wanted)
 
-    def answer(self, text: str | bytes) -> bytes:
+    @property
+    def form(self) -> bool:
+        return self.combined
+
+    @property
+    def due(self) -> None:
+        return None
+
+    def opened(self, now: float) -> Sequence[bytes]:
+        return ()
+
+    def answer(self, text: str | bytes, now: float) -> Sequence[bytes]:
+        return (self.obey(text),)
+
+    def message(self, stream: str, payload: bytes) -> bytes:
+        return wrapped(stream, payload) if self.combined else payload
+
+    def timer(self, now: float) -> Sequence[bytes]:
+        return ()
+
+    def obey(self, text: str | bytes) -> bytes:
         """Obey one request and return its answer."""
         try:
             request = msgspec.json.decode(text)
@@ -122,9 +147,9 @@ def session_of(path: str, streams: str | None) -> BinanceSession | None:
     return None
 
 
-def wrapping(stream: str) -> tuple[bytes, bytes]:
-    """Return what stands before and after a payload in its combined form."""
-    return b'{"stream":' + _encode(stream) + b',"data":', b"}"
+def wrapped(stream: str, payload: bytes) -> bytes:
+    """Return a payload in its combined form."""
+    return b'{"stream":' + _encode(stream) + b',"data":' + payload + b"}"
 
 
 def _names(text: str) -> list[str]:
@@ -137,3 +162,75 @@ def _is_id(number: Any) -> bool:
     return number is None or (
         isinstance(number, int) and not isinstance(number, bool) and INT64_MIN <= number <= INT64_MAX
     )
+
+
+LIMITS: Final = Limits(
+    messages=5,
+    messages_s=1.0,
+    counts_control=True,
+    counts_together=False,
+    dials=300,
+    dials_s=300.0,
+    weight=6_000,
+    weight_s=60.0,
+    bans=True,
+    ping_s=20.0,
+    pong_s=60.0,
+    age_s=86_400.0,
+)
+
+
+class BinanceVenue:
+    """The `Venue` of Binance spot."""
+
+    feed = exchange = "binance"
+    api = "spot"
+    websocket_path = ""
+    rest_path = "/binance"
+    websocket = rest = ""
+    ids = Moves.TRADE_ID
+
+    def __init__(self, market: Market, limits: Limits = LIMITS) -> None:
+        self.market, self.limits = market, limits
+
+    def opens(self, path: str) -> bool:
+        return session_of(path, None) is not None
+
+    def session(self, path: str, query: Mapping[str, str], now: float) -> BinanceSession:
+        session = session_of(path, query.get("streams"))
+        assert session is not None
+        return session
+
+    def weight(self, request: Request) -> int:
+        return binance_data.WEIGHTS.get(request.path, 1)
+
+    def reply(self, request: Request, view: View, origin: str, now: float) -> Reply:
+        weight = {
+            "rateLimitType": "REQUEST_WEIGHT",
+            "interval": "MINUTE",
+            "intervalNum": max(1, round(self.limits.weight_s / 60)),
+            "limit": self.limits.weight,
+        }
+        return binance_data.reply(request, view, (weight,))
+
+    def too_many(self, used: int, retry_after_s: int, is_banned: bool) -> Reply:
+        said = (
+            f"Way too much request weight used; IP banned until {self.market.now() // NS_PER_MS + retry_after_s * 1000}."
+            if is_banned
+            else f"Too much request weight used; current limit is {self.limits.weight} request weight per "
+            f"{self.limits.weight_s:g} s. Please use WebSocket Streams for live updates to avoid polling the API."
+        )
+        return Reply(
+            418 if is_banned else 429,
+            _encode({"code": -1003, "msg": said}),
+            {"Retry-After": str(retry_after_s), **self.headers(used)},
+        )
+
+    def headers(self, used: int) -> Mapping[str, str]:
+        return {"X-MBX-USED-WEIGHT-1M": str(used)}
+
+    def shutdown_notice(self, session: Session) -> bytes:
+        notice = _encode({"e": "serverShutdown", "E": self.market.now() // NS_PER_MS})
+        return (
+            wrapped("!serverShutdown", notice) if isinstance(session, BinanceSession) and session.combined else notice
+        )

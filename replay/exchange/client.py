@@ -1,4 +1,4 @@
-"""One client of the loopback exchange: its websocket as bytes on a transport, and the limits that it has to keep.
+"""One client of the loopback exchange: its websocket as bytes on a transport.
 
 Frames are made here, so that one write carries many: aiohttp would write each on its own.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections import deque
 from typing import Final
 
 from aiohttp import web
 
-from replay.exchange.binance import BinanceSession
+from replay.exchange.limits import Window
+from replay.exchange.venue import Session, Venue
 
 CLOSE_S: Final = 2.0  # so long a client may take to say goodbye
 SEND_BUFFER_BYTES: Final = 262_144  # of the system, for each client
@@ -26,20 +26,30 @@ class Client:
 
     def __init__(
         self,
+        number: int,
         response: web.WebSocketResponse,
         transport: asyncio.Transport,
-        session: BinanceSession,
-        messages_a_second: int,
+        venue: Venue,
+        session: Session,
+        messages: Window,
     ) -> None:
-        self.response, self.transport, self.session = response, transport, session
+        self.number = number
+        """Counts the clients of an exchange."""
+        self.response, self.transport, self.venue, self.session = response, transport, venue, session
         # Left to itself the system takes 4 MB more for a client that does not read, and nobody sees them.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        _set_option(transport, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.frames: list[bytes] = []
         """What the round that is going on has for it."""
         self.is_dropped = False
+        self.is_held = False
+        """Whether it is neither read from nor disconnected for what it does not say."""
+        self.wakes_at: float | None = None
+        self.ping_at: float | None = None
+        self.ends_at: float | None = None
         self.pings: dict[bytes, float] = {}
         """Payload of each unanswered ping, oldest first, and when it was sent. As many as fit into the time for a pong."""
-        self._messages: deque[float] = deque(maxlen=messages_a_second)
+        self._messages = messages
+        self._released: asyncio.Event | None = None
 
     @property
     def unanswered_since(self) -> float | None:
@@ -52,11 +62,8 @@ class Client:
             self.pings.clear()
 
     def may_send(self, now: float) -> bool:
-        """Note a message of the client, and tell whether it keeps the limit in every second."""
-        messages = self._messages
-        within = len(messages) < (messages.maxlen or 0) or now - messages[0] >= 1.0
-        messages.append(now)
-        return within
+        """Note a message of the client, and tell whether it keeps the limit."""
+        return self._messages.note(now)
 
     async def close(self, code: int, reason: str) -> None:
         """Close as the protocol wants it; after a while without asking."""
@@ -68,9 +75,45 @@ class Client:
 
     def abort(self) -> None:
         """Reset the connection, and forget what the system still holds for it."""
-        if not self.transport.is_closing():
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
-        self.transport.abort()
+        reset(self.transport)
+        self._release()
+
+    def hold(self) -> None:
+        """Stop reading what it says."""
+        if not self.is_held and not self.transport.is_closing():
+            self.is_held = True
+            self._released = asyncio.Event()
+            self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self.is_held and not self.transport.is_closing():
+            self.transport.resume_reading()
+        self._release()
+
+    async def released(self) -> None:
+        """Wait until it is read from."""
+        while self._released is not None:
+            await self._released.wait()
+
+    def _release(self) -> None:
+        self.is_held = False
+        if self._released is not None:
+            self._released.set()
+            self._released = None
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Reset a connection."""
+    if not transport.is_closing():
+        _set_option(transport, socket.SO_LINGER, RESET_AT_CLOSE)
+    transport.abort()
+
+
+def _set_option(transport: asyncio.Transport, option: int, value: int | bytes) -> None:
+    # A transport in memory has no socket.
+    if (found := transport.get_extra_info("socket")) is not None:
+        found.setsockopt(socket.SOL_SOCKET, option, value)
 
 
 def frame_of(kind: int, payload: bytes) -> bytes:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from replay.exchange.client import Client
     from replay.exchange.market import Market, View
     from replay.exchange.server import Exchange
+    from replay.rewrite import Moves
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -50,12 +51,15 @@ class Limits(NamedTuple):
     messages: int  # of a client, in any rolling `messages_s`
     messages_s: float
     counts_control: bool  # whether pings and pongs are messages
+    counts_together: bool  # whether all websockets of one address are counted together
     dials: int  # upgrades from one address, in any rolling `dials_s`
     dials_s: float
     weight: int  # of REST requests from one address, in each `weight_s`
     weight_s: float
+    bans: bool  # who goes on while barred, is banned: 418
     ping_s: float | None  # how often the server pings; None: never
     pong_s: float  # a ping that is unanswered for so long ends the connection
+    age_s: float | None  # so old a connection is closed; None: never
 
 
 class Session(Protocol):
@@ -79,7 +83,7 @@ class Session(Protocol):
     def answer(self, text: str | bytes, now: float) -> Sequence[bytes | Hangup]:
         """Obey one message of the client, and return what it is answered, in order."""
 
-    def message(self, payload: bytes) -> bytes:
+    def message(self, stream: str, payload: bytes) -> bytes:
         """Return a message of the market as this client gets it."""
 
     def timer(self, now: float) -> Sequence[bytes | Hangup]:
@@ -96,10 +100,19 @@ class Venue(Protocol):
     api: str
     market: Market
     limits: Limits
+    ids: Moves
+    """Which ids its trades are known by."""
+
+    @property
+    def websocket_path(self) -> str | None:
+        """Where its websocket is; "" where clients add /ws or /stream, None where they are told by REST."""
+
+    rest_path: str
+    """What its REST paths begin with."""
     websocket: str
-    """Path of its websocket, "" for one without; complete: where clients find it, once it listens."""
+    """Address of its websocket, once the exchange listens; "" where clients are told by REST."""
     rest: str
-    """Path that its REST paths begin with."""
+    """What its REST addresses begin with, once the exchange listens."""
 
     def opens(self, path: str) -> bool:
         """Return whether a websocket is served at a path."""

@@ -24,8 +24,9 @@ from engine.config import BinanceConfig, FeedsConfig
 from engine.errors import ConfigError, ReplayError, ServiceError
 from engine.events import Event, FeedStatus, Quote, Tick
 from feeds import decoder
-from feeds.live import binance_feed
+from feeds.venues import binance_feed
 from replay.exchange import EPOCH_NS, RECORDING_HEADER, Exchange
+from replay.exchange.binance import LIMITS
 from replay.sources import BUILT_IN, Line
 from replay.tape import Pace, Tape
 from tests.folding import COMMAND, environment
@@ -252,7 +253,7 @@ async def test_who_comes_later_hears_what_the_others_hear() -> None:
 
 @pytest.mark.asyncio
 async def test_pings_are_to_be_answered() -> None:
-    async with serving(ping_s=0.02, pong_s=0.1) as here:
+    async with serving(limits={"binance": LIMITS._replace(ping_s=0.02, pong_s=0.1)}) as here:
         mute = await here.connect("/ws", autoping=False)
         stale = await here.connect("/ws", autoping=False)
         heard = await hear_to_the_end(mute)
@@ -269,7 +270,7 @@ async def test_pings_are_to_be_answered() -> None:
 
 @pytest.mark.asyncio
 async def test_who_answers_pings_stays() -> None:
-    async with serving(ping_s=0.02, pong_s=0.05, messages_a_second=1_000) as here:
+    async with serving(limits={"binance": LIMITS._replace(ping_s=0.02, pong_s=0.05, messages=1_000)}) as here:
         connection = await here.connect("/ws", autoping=False)
         for _ in range(20):
             ping = await connection.receive()

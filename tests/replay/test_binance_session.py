@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import FeedError
-from replay.exchange.binance import METHODS, STREAMS_MAX, BinanceSession, session_of, wrapping
+from replay.exchange.binance import METHODS, STREAMS_MAX, BinanceSession, session_of, wrapped
 
 
 def ask(session: BinanceSession, method: str, params: list[Any] | None = None, number: Any = 1) -> Any:
     request: dict[str, Any] = {"method": method, "id": number}
     if params is not None:
         request["params"] = params
-    return json.loads(session.answer(json.dumps(request)))
+    return json.loads(session.obey(json.dumps(request)))
 
 
 def test_the_documented_requests_get_the_documented_answers() -> None:
@@ -57,7 +57,7 @@ def test_an_id_comes_back_as_it_was_sent(number: Any) -> None:
 )  # fmt: skip
 def test_a_wrong_request_is_told_what_is_wrong_and_changes_nothing(request_text: str, answer: dict[str, Any]) -> None:
     session = BinanceSession(False, ["a@trade"])
-    said = json.loads(session.answer(request_text))
+    said = json.loads(session.obey(request_text))
     assert said.pop("msg").startswith(answer.pop("msg"))
     assert said == answer
     assert (session.combined, list(session.streams)) == (False, ["a@trade"])
@@ -96,8 +96,7 @@ def test_nothing_is_served_at_other_addresses(path: str) -> None:
 
 
 def test_the_combined_form_is_that_of_the_exchange() -> None:
-    before, after = wrapping("btcusdt@trade")
-    assert before + b"{}" + after == b'{"stream":"btcusdt@trade","data":{}}'
+    assert wrapped("btcusdt@trade", b"{}") == b'{"stream":"btcusdt@trade","data":{}}'
 
 
 @given(st.lists(st.tuples(st.sampled_from(METHODS), st.lists(st.sampled_from("abcd"), max_size=3)), max_size=20))
@@ -116,5 +115,5 @@ def test_the_list_of_subscriptions_is_what_was_added_and_not_removed(requests: l
 
 @given(st.binary() | st.text())
 def test_no_text_makes_a_session_fail(text: bytes | str) -> None:
-    answer = json.loads(BinanceSession(False, []).answer(text))
+    answer = json.loads(BinanceSession(False, []).obey(text))
     assert answer["code"] in (2, 3)

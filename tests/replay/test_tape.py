@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from engine.errors import ReplayError
 from engine.events import Quote, Tick
 from feeds import decoder
-from replay.rewrite import Movable, movable
+from replay.exchange import binance_data
+from replay.rewrite import Movable
 from replay.sources import BUILT_IN, Line
 from replay.tape import Due, Pace, Tape
 from tests.folding import LTC
@@ -48,6 +49,13 @@ def payload_of(frame: bytes) -> bytes:
     """What a frame of the recording says without its combined wrapping, cut by hand."""
     start = frame.index(b'"data":') + len(b'"data":')
     return frame[start:-1]
+
+
+def movable(frame: bytes) -> Movable | None:
+    """What a frame says, if it is market data."""
+    found = binance_data.movable(frame)
+    assert len(found) <= 1
+    return found[0] if found else None
 
 
 def play(tape: Tape, until: int, pace: Pace, after: int = -1, looping: bool = True) -> Iterator[tuple[Due, bytes]]:
@@ -390,7 +398,7 @@ def test_a_capture_without_a_market_is_refused(frames: Sequence[str], said: str)
 
 
 def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReplayError, match="captures of mtgox cannot be served, only those of binance"):
+    with pytest.raises(ReplayError, match="captures of mtgox cannot be served, only those of binance, coinbase"):
         Tape.from_lines("mtgox", "x", [])
     with pytest.raises(ReplayError, match="expected a capture"):
         Tape.of(LTC)
