@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BROKEN: Final = 1006
 """The code that no frame carries: a connection that ended without one."""
-NORMAL: Final = 1000
+POLICY_VIOLATION: Final = 1008
 UNAVAILABLE: Final = Reply(503, b"Service Unavailable\n")
 EXPIRED: Final = "token is expired"
 
@@ -172,7 +172,7 @@ class Expires(Counting):
 
     def _close_if_there(self, client: Client) -> None:
         if client in self.stage.exchange.clients:
-            self.stage.exchange.close(client, NORMAL, EXPIRED)
+            self.stage.exchange.close(client, POLICY_VIOLATION, EXPIRED)
 
 
 class Deafens(Effect):

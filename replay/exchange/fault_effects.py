@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from engine.errors import ConfigError
-from feeds.products import built_in_products
 from replay.exchange.client import TEXT, frame_of
 from replay.exchange.fault_plan import Fault
 from replay.exchange.fault_schedule import Window, generator, windows
@@ -104,6 +103,8 @@ class Effect:
     """One fault. Subclasses override the hooks that they need; `faults` asks no other."""
 
     fault: Fault
+    is_silence = False
+    """Whether what it withholds was never sent: an exchange that counts its messages does not count it."""
 
     def __init__(self, fault: Fault, number: int, seed: int, stage: Stage) -> None:
         self.fault = fault
@@ -129,13 +130,13 @@ class Effect:
         found: set[str] = set()
         venues = self.stage.venues(self.fault.feeds)
         for venue in venues:
-            spelling = self._spelling[venue.feed] = built_in_products(venue.exchange)
-            served = {name for name in venue.symbols if name in wanted or spelling.get(name) in wanted}
+            spelling = self._spelling[venue.feed] = venue.market.products
+            served = {name for name in venue.market.symbols if name in wanted or spelling.get(name) in wanted}
             found |= served | {spelling[name] for name in served if name in spelling}
             self._concerned[venue.feed] = frozenset(served) if wanted else None
         missing = [name for name in wanted if name not in found]
         if missing and venues:
-            there = sorted({spelled(self._spelling[venue.feed], name) for venue in venues for name in venue.symbols})
+            there = sorted({venue.market.symbol(name) for venue in venues for name in venue.market.symbols})
             raise ConfigError(
                 f"fault {self.number} ({self.fault.kind}): symbols = {list(wanted)!r}: {missing[0]!r} is not served; "
                 f"there are {', '.join(there)}"
@@ -193,7 +194,7 @@ class Effect:
 
     def symbols(self, venue: Venue) -> list[str]:
         """Return its symbols of a venue, as the exchange spells them."""
-        return [name for name in venue.symbols if self.concerns(venue.feed, name)]
+        return [name for name in venue.market.symbols if self.concerns(venue.feed, name)]
 
     def draw(self, share: float, feed: str, message: Message) -> bool:
         """Return whether a message is drawn; one with trades is drawn once, for all clients."""

@@ -34,11 +34,11 @@ UNKNOWN_FIELD: Final = b'"tickfoldUnknown":{"since":1,"list":[null,true,"x"]}'
 
 UNKNOWN_TYPES: Final = {
     "binance": b'{"e":"tickfoldUnknown","E":1700000000000,"s":"TICKFOLD","x":[1,{"y":null}]}',
-    "coinbase": b'{"channel":"tickfold_unknown","timestamp":"2026-01-01T00:00:00Z","sequence_num":%d,"events":[{"type":"update"}]}',
+    "coinbase": b'{"channel":"tickfold_unknown","timestamp":"2026-01-01T00:00:00Z","sequence_num":0,"events":[{"type":"update"}]}',
     "coinbase_exchange": b'{"type":"tickfold_unknown","product_id":"TICK-FOLD","sequence":1,"x":[1,{"y":null}]}',
     "kucoin": b'{"type":"message","topic":"/tickfold/unknown:ALL","subject":"tickfold.unknown","data":{"x":[1,{"y":null}]}}',
 }
-"""A message of a type that nobody knows, by feed; %d is where Coinbase Advanced Trade counts its messages."""
+"""A message of a type that nobody knows, by feed. The number of Coinbase Advanced Trade's is set when it is sent."""
 
 
 def bad_value(text: bytes, how: How, is_trade: bool) -> bytes | None:

@@ -48,10 +48,9 @@ class Renumbers(Effect):
     def opened(self) -> None:
         for venue in self.stage.venues(self.fault.feeds):
             for symbol in self.symbols(venue):
-                first = venue.market.next_id(symbol) + self.fault.by if self.fault.to is None else self.fault.to
-                self.stage.exchange.renumber(venue.feed, symbol, first)
-                self.hit()
-                self.note(venue.feed, symbol, f"the next trade has the id {first}")
+                for first in venue.market.renumber(symbol, self.fault.to, self.fault.by):
+                    self.hit()
+                    self.note(venue.feed, symbol, f"the next trade has the id {first}")
 
     def closed(self) -> None:
         """It was a moment."""
@@ -61,6 +60,7 @@ class Quiets(Effect):
     """See `Quiet`."""
 
     fault: Quiet
+    is_silence = True
 
     def opened(self) -> None:
         super().opened()
@@ -70,10 +70,16 @@ class Quiets(Effect):
         self._set(False)
         super().closed()
 
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        if message.kind == "heartbeat" or not self.of(client, message):
+            return parcels
+        self.hit()
+        return []
+
     def _set(self, is_quiet: bool) -> None:
         for venue in self.stage.venues(self.fault.feeds):
             for symbol in self.symbols(venue):
-                self.stage.exchange.still(venue.feed, symbol, is_quiet)
+                venue.market.stand_still(symbol, is_quiet)
                 self.note(venue.feed, symbol, "stands still" if is_quiet else "goes on")
 
 
@@ -91,6 +97,7 @@ class Delists(Effect):
     """See `Delist`."""
 
     fault: Delist
+    is_silence = True
 
     def heard(self, client: Client, request: bytes, now: float) -> Sequence[Delivery] | None:
         feed = client.venue.feed

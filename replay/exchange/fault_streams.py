@@ -23,6 +23,7 @@ from replay.exchange.venue import Delivery, Message
 
 if TYPE_CHECKING:
     from replay.exchange.client import Client
+    from replay.exchange.venue import Venue
 
 KEPT_STREAMS_MAX: Final = 4_096
 """Streams of clients whose last messages are kept to be repeated; of those beyond nothing is."""
@@ -32,6 +33,7 @@ class Mutes(Effect):
     """See `Mute`."""
 
     fault: Mute
+    is_silence = True
 
     def opened(self) -> None:
         self._chosen: frozenset[tuple[str, str]] | None = None
@@ -39,7 +41,7 @@ class Mutes(Effect):
             streams = [
                 (venue.feed, stream)
                 for venue in self.stage.venues(self.fault.feeds)
-                for stream, symbol in venue.streams
+                for stream, symbol in streams_of(venue).items()
                 if self.concerns(venue.feed, symbol)
             ]
             self._chosen = frozenset(self.chance.sample(streams, min(self.fault.streams, len(streams))))
@@ -71,6 +73,7 @@ class Caps(Effect):
     """See `Cap`."""
 
     fault: Cap
+    is_silence = True
 
     def opened(self) -> None:
         self._within: dict[Client, tuple[object, frozenset[str]]] = {}
@@ -268,6 +271,12 @@ class Bads(Effect):
     def _bad(self, parcel: Parcel, is_trade: bool) -> Parcel:
         changed = None if parcel.text is None else bad_value(parcel.text, self.fault.how, is_trade)
         return parcel if changed is None else parcel_of(changed, parcel.delay_s)
+
+
+def streams_of(venue: Venue) -> dict[str, str]:
+    """Return the streams of a venue, and the symbol of each."""
+    tracks = [track for tape in venue.market.tapes for track in tape.tracks]
+    return {message.stream: message.symbol for track in tracks for message in track.messages}
 
 
 def _later(parcels: Sequence[Parcel], delay_s: float) -> list[Parcel]:

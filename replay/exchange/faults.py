@@ -9,6 +9,7 @@ Cost        a fault that is not on is not asked; without any that is on, a messa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from replay.exchange.client import Client
     from replay.exchange.server import Exchange
 
+COUNTING: Final = "coinbase"
+"""The feed that counts the messages of each connection, and says so in them: what was never sent is not counted, what was lost is."""
+_COUNT: Final = re.compile(rb'("sequence_num"\s*:\s*)([0-9]+)')
 SHOWN: Final = 20
 """Of what was done, so much is in `GET /`."""
 
@@ -83,6 +87,8 @@ class PlannedFaults:
         self._effects = [
             EFFECTS[type(fault)](fault, number, seed, self._stage) for number, fault in enumerate(planned.fault, 1)
         ]
+        self._moved: dict[Client, int] = {}
+        """What the counts of messages that Coinbase Advanced Trade tells its clients are moved by."""
         self._messages = self._with("message")
         self._answers = self._with("answer")
         self._heard = self._with("heard")
@@ -131,6 +137,7 @@ class PlannedFaults:
 
     def left(self, client: Client) -> None:
         """See `Faults`."""
+        self._moved.pop(client, None)
         for effect in self._effects:
             effect.left(client)
 
@@ -154,6 +161,9 @@ class PlannedFaults:
 
     def message(self, client: Client, message: Message, now: float) -> Sequence[Delivery] | None:
         """See `Faults`."""
+        moved = self._moved.get(client, 0) if self._moved else 0
+        if moved:
+            message = message._replace(text=counted(message.text, moved))
         parcels: list[Parcel] | None = None
         before: list[Parcel] | None = None
         for effect in self._messages:
@@ -162,10 +172,22 @@ class PlannedFaults:
                     before = parcels = [parcel_of(message.text)]
                 parcels = effect.message(client, message, parcels, now)
                 if not parcels:
+                    if effect.is_silence:
+                        self._move(client, -1)
                     return ()
-        if parcels is before or parcels is None:
+        if parcels is None:
+            return [Delivery(frame_of(TEXT, message.text))] if moved else None
+        if parcels is before and not moved:
             return None
+        if len(parcels) > 1:
+            self._move(client, len(parcels) - 1)
+            parcels = [renumbered(parcel, client.venue.feed, message.text, at) for at, parcel in enumerate(parcels)]
         return [Delivery(parcel.frames, parcel.delay_s) for parcel in parcels]
+
+    def _move(self, client: Client, by: int) -> None:
+        """Move the count of a client's messages, where the exchange tells it."""
+        if client.venue.feed == COUNTING:
+            self._moved[client] = self._moved.get(client, 0) + by
 
     def heard(self, client: Client, request: str | bytes, now: float) -> Sequence[Delivery] | None:
         """See `Faults`."""
@@ -181,6 +203,9 @@ class PlannedFaults:
     ) -> Sequence[Delivery] | None:
         """See `Faults`."""
         deliveries: Sequence[Delivery] | None = None
+        if self._moved and (moved := self._moved.get(client, 0)):
+            answers = [counted(answer, moved) for answer in answers]
+            deliveries = [Delivery(frame_of(TEXT, answer)) for answer in answers]
         for effect in self._answers:
             if effect.is_on:
                 if deliveries is None:
@@ -195,6 +220,19 @@ class PlannedFaults:
     def skew_ns(self, feed: str, now: float) -> int:
         """See `Faults`."""
         return sum(effect.skew_ns(feed, now) for effect in self._skews if effect.is_on and feed in effect.fault.feeds)
+
+
+def counted(text: bytes, by: int) -> bytes:
+    """Return a message with its number among those of its connection moved."""
+    return _COUNT.sub(lambda found: found[1] + b"%d" % (int(found[2]) + by), text, count=1)
+
+
+def renumbered(parcel: Parcel, feed: str, text: bytes, at: int) -> Parcel:
+    """Return one of several messages that go out in place of one, numbered as those of a connection are."""
+    number = _COUNT.search(text) if feed == COUNTING else None
+    if parcel.text is None or number is None:
+        return parcel
+    return parcel_of(_COUNT.sub(rb"\g<1>%d" % (int(number[2]) + at), parcel.text, count=1), parcel.delay_s)
 
 
 def _bytes(text: str | bytes) -> bytes:
