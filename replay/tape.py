@@ -152,7 +152,7 @@ class Track:
         """Return how long a loop is: the recording, and a pause such that no time steps back where it begins anew."""
         first: dict[tuple[str, int], int] = {}
         last: dict[tuple[str, int], int] = {}
-        for (_, _, message), numbers in zip(messages, self._numbers, strict=True):
+        for (_, _, message), numbers in zip(messages, self._numbers, strict=False):  # behind them stands history
             for place, (number, (_, value)) in enumerate(zip(message.numbers, numbers, strict=True)):
                 if number.moves is Moves.EVENT_TIME:
                     key = message.stream, place
