@@ -16,11 +16,12 @@ import aiohttp
 import msgspec
 import structlog
 
-from engine.events import Event, FeedStatus
+from engine.events import Event, FeedStatus, Tick
 from engine.health import FeedHealth
 from feeds.handover import Handover
 from feeds.link import Link, Outside, Owner
 from feeds.liveness import Recovered, SymbolWatch
+from feeds.skew import ClockSkew
 from feeds.speech import Report
 from feeds.subscriptions import few
 
@@ -60,7 +61,9 @@ class Desk(Protocol):
 class Line:
     """Some symbols of one feed. Everything runs on the loop; `look` is to be called every quarter of a second."""
 
-    def __init__(self, desk: Desk, outside: Outside, watch: SymbolWatch, symbols: Sequence[str] = ()) -> None:
+    def __init__(
+        self, desk: Desk, outside: Outside, watch: SymbolWatch, skew: ClockSkew, symbols: Sequence[str] = ()
+    ) -> None:
         self._desk = desk
         self._outside = outside
         self._now = outside.clock.now
@@ -68,10 +71,11 @@ class Line:
         self._session: aiohttp.ClientSession | None = None
         self.watch = watch
         self._note = watch.note
+        self._skew = skew
         self._is_up = False
         self._refused: dict[str, None] = {}
         self._down_since = 0
-        self._sample: Event | None = None
+        self._sample: Tick | None = None
         self._successor: Link | None = None
         self._successor_live: int | None = None
         self._handover = Handover()
@@ -126,16 +130,16 @@ class Line:
         first, *others = [link.health() for link in self.links]
         return [msgspec.structs.replace(first, stalled=self.watch.stalled), *others]
 
-    def sample(self) -> Event | None:
-        """The newest event that has passed since this was last asked, if there was one."""
-        sample, self._sample = self._sample, None
-        return sample
-
     def look(self, now: int) -> None:
         """Look after the symbols and after the handover (`now`: ns)."""
         for change in self.watch.look(now):
             status: Said = "recovered" if isinstance(change, Recovered) else "stalled"
             self._tell(self.link, status, change.detail, change.symbol)
+        if self._sample is not None:
+            self._skew.note(self._sample.received, self._sample.timestamp)
+            self._sample = None
+        if (skew := self._skew.look(now)) is not None:
+            self._tell(self.link, "clock_skew", skew.detail)
         if self._successor is not None:
             if self.link.machine.state == "stopped" and not self._is_lost:  # which one that is retired does not report
                 self._go_down(self.link, Report("disconnected", "", self.link.machine.detail))
@@ -166,7 +170,8 @@ class Line:
         for event in events:
             if not event.late:  # type: ignore[attr-defined]  # decoders make ticks and quotes only
                 note(event.symbol, event.received)  # type: ignore[attr-defined]
-                self._sample = event
+                if type(event) is Tick:
+                    self._sample = event
         self._offer(events)
 
     def _pass_old(self, events: Sequence[Event]) -> None:
@@ -213,12 +218,22 @@ class Line:
         """The connection is live: silences count from now on."""
         now = self._now()
         self._is_up = True
-        for symbol in self.symbols:
-            if symbol not in self._refused:
-                self.watch.add(symbol, now)
+        self._see_refused(now)
         self.watch.reset(now)
+        self._skew.reset(now)
         since, self._down_since = self._down_since, 0
         self._desk.reconnected(self.symbols, since)
+
+    def _see_refused(self, now: int) -> None:
+        """Another socket is live: what was refused on the one before may be granted on this one."""
+        symbols, rejected = self.symbols, self.link.machine.rejected
+        for symbol in [symbol for symbol in self._refused if symbol not in rejected]:
+            del self._refused[symbol]
+            if symbol in symbols:
+                self._tell(self.link, "recovered", "the exchange subscribes to it again", symbol)
+        for symbol in symbols:
+            if symbol not in rejected:
+                self.watch.add(symbol, now)
 
     def _go_down(self, link: Link, report: Report) -> None:
         """The connection is lost, or its dial came to nothing."""
@@ -227,7 +242,6 @@ class Line:
         # What is lost while the other connection is live is lost to nobody: what that has brought since waits.
         if self._successor_live is None:
             self._tell(link, report.status, report.detail)
-            self._refused.clear()
             if self._is_up:
                 self._is_up = False
                 self._down_since = link.newest
@@ -301,6 +315,7 @@ class Line:
         if self._successor_live is not None and not self._is_up:  # the old one was lost before
             self._come_up()
         elif self._is_up:
+            self._see_refused(now)
             self.watch.resume(now)  # reading of the old one may have been held
 
     def _tell(self, link: Link, status: Said, detail: str, symbol: str = "") -> None:

@@ -23,6 +23,7 @@ from feeds.limits import Host
 from feeds.line import Line
 from feeds.link import Inbox, Link, Outside, Owner, RawSink
 from feeds.liveness import SymbolWatch
+from feeds.skew import ClockSkew
 from feeds.speech import Limits
 from feeds.wares import Wares
 
@@ -46,6 +47,7 @@ class Feed:
         *,
         seed: int,
         new_watch: Callable[[], SymbolWatch],
+        new_skew: Callable[[], ClockSkew],
         connector: aiohttp.BaseConnector | None = None,
     ) -> None:
         self._outside = outside
@@ -54,6 +56,7 @@ class Feed:
         self._wares = wares
         self._seed = seed
         self._new_watch = new_watch
+        self._new_skew = new_skew
         self.backfill: Backfill | None = None
         """Who asks for what the stream skipped; to be set before `run`."""
         self._connector = connector
@@ -119,7 +122,7 @@ class Feed:
         if line is not None:
             line.add(symbol)
             return
-        line = Line(self, self._outside, self._new_watch(), [symbol])
+        line = Line(self, self._outside, self._new_watch(), self._new_skew(), [symbol])
         self._lines.append(line)
         if self._session is not None:
             line.start(self._session)

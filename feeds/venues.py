@@ -32,10 +32,12 @@ from feeds.liveness import SymbolWatch
 from feeds.product_lists import products_url
 from feeds.products import built_in_products
 from feeds.rest import Rest
+from feeds.skew import ClockSkew
 from feeds.speech import Limits, StreamProtocol
 from feeds.wares import Wares
 
 NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
 FIRST_SILENCE_NS = 60 * NS_PER_S
 """How long a symbol of which nothing is known may be silent: a healthy one was for 43 s."""
 
@@ -118,6 +120,7 @@ def feed_of(
         symbols,
         seed=seed,
         new_watch=lambda: SymbolWatch(floor_ns=_ns(feeds.stalled_s), first_ns=FIRST_SILENCE_NS),
+        new_skew=lambda: ClockSkew(bound_ns=feeds.skew_ms * NS_PER_MS, bound_old_ns=feeds.old_ms * NS_PER_MS),
         connector=connector,
     )
     if taken is not None:

@@ -19,7 +19,7 @@ from tests.virtual_time import VirtualClock, VirtualLoop, run
 
 S = 1_000_000_000
 SHUTDOWN = '{"e":"serverShutdown","E":1770123456789}'
-STEADY = FeedsConfig(backoff_first_s=1.0, backoff_max_s=2.0)
+STEADY = FeedsConfig(backoff_first_s=1.0, backoff_max_s=2.0, old_ms=10**12)  # its trades are of 2023
 
 
 def in_virtual_time(test: Any, *arguments: Any) -> None:
@@ -300,7 +300,7 @@ def test_a_mute_symbol_is_noticed_told_of_and_remedied_by_another_connection() -
 
 def test_a_symbol_that_stays_mute_has_its_connection_renewed_ever_more_rarely() -> None:
     async def scene(made: World) -> None:
-        made.run([BTC, ETH], msgspec.structs.replace(STEADY))
+        made.run([BTC, ETH], STEADY)
         await made.live()
         market = Market(made)
         await market.trade_for(120)
@@ -326,5 +326,16 @@ def test_a_symbol_that_is_never_heard_is_said_once() -> None:
         assert status.status == "stalled"
         assert "nothing has come for 60.2 s: delisted, halted or very quiet" in status.detail
         assert len(made.exchange.dials) == 1
+
+    in_virtual_time(scene)
+
+
+def test_trades_that_are_old_when_they_come_are_told_of_once() -> None:
+    async def scene(made: World) -> None:
+        made.run([BTC, ETH], msgspec.structs.replace(STEADY, old_ms=5_000))
+        await made.live()
+        await Market(made).trade_for(40)
+        assert made.box.statuses() == [("connected", ""), ("clock_skew", "")]
+        assert "the newest trades are 19347200." in made.box.details()
 
     in_virtual_time(scene)

@@ -210,16 +210,18 @@ async def test_garbage_is_counted_and_the_connection_kept() -> None:
 @pytest.mark.asyncio
 async def test_five_megabytes_pass_and_more_than_sixteen_end_the_connection() -> None:
     async with world() as made:
-        made.run()
+        feed = made.run()
         client = await made.live()
-        await client.ws.send_str(trade(1, padding=5_079_379))
+        await client.ws.send_str(f'{{"e":"depthUpdate","E":1,"s":"BTCUSDT","b":[],"pad":"{"x" * 5_079_379}"}}')
+        await client.ws.send_str(trade(1))
         await made.until(lambda: made.box.ids() == [1])
+        assert (feed.health()[0].ignored, feed.health()[0].undecodable) == (1, 0)
         with contextlib.suppress(ConnectionError):
             await client.ws.send_str(trade(2, padding=17 << 20))
         again = await made.live(2)
         await again.ws.send_str(trade(3))
         await made.until(lambda: made.box.ids() == [1, 3])
-        assert "closed with 1009" in made.box.details()
+        assert "closed with 1009: a message above the 16 MiB of feeds.frame_mib came" in made.box.details()
 
 
 @pytest.mark.asyncio
@@ -325,7 +327,7 @@ async def test_a_full_inbox_is_felt_by_the_exchange_and_nothing_is_lost() -> Non
         async def pour() -> None:
             nonlocal sent
             for number in range(total):
-                await client.ws.send_str(trade(number, padding=10_000))
+                await client.ws.send_str(trade(number, padding=7_000))
                 sent += 1
                 made.changes.notify()
 
