@@ -224,6 +224,7 @@ class Connection:
         if status in TOO_MANY_REQUESTS:
             pace: Pace = "longest" if retry_after_ns is None else "soon"
             self._lose(now, "rate_limited", detail, actions, pace, not_before=barred)
+            self._redial.host.bar(self._redial.at or 0)  # it is our address that the host is tired of
         elif status in TEMPORARY:
             self._lose(now, "failed", detail, actions, not_before=barred)
         else:
@@ -309,9 +310,9 @@ class Connection:
     def _begin(self, now: int, actions: list[Action]) -> None:
         """Dial, or ask where to; if the host may not be dialled yet, wait until it may."""
         if not self._redial.may(now, begun=self._address is not None):
-            if why := self._redial.what_holds(now):
+            if self._redial.holds:
                 wait = seconds((self._redial.at or now) - now)
-                actions.append(Report("rate_limited", "", f"the next dial waits {wait}: {why}"))
+                actions.append(Report("rate_limited", "", f"the next dial waits {wait}: {self._redial.holds}"))
             return
         self._connect_by = now + self._limits.connect_ns
         if self._address is not None:

@@ -159,8 +159,8 @@ class KucoinProtocol:
                 return Acknowledged(number)
             case "error" if message.code == EXPIRED:
                 return Expired(f"the exchange turns the token down: {_reason(message)}")
-            case "error" if message.id is None or (number := _number(message.id)) is not None:
-                return Rejected(None if message.id is None else number, _reason(message))
+            case "error" if message.id is None or _number(message.id) is not None:
+                return Rejected(_number(message.id), _reason(message))
             case "ack" | "error":
                 return unexpected(EXCHANGE, "the id of a request of ours", frame)
         return None
@@ -176,7 +176,7 @@ class KucoinProtocol:
 
 def _number(identifier: str | int | None) -> int | None:
     """The number of a request of ours; None if it is none."""
-    said = str(identifier)
+    said = "" if identifier is None else str(identifier)
     return int(said) if said.isascii() and said.isdigit() and len(said) <= DIGITS else None
 
 

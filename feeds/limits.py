@@ -55,21 +55,31 @@ class Host:
         self._first_ns = limits.backoff_first_ns
         self._most_ns = limits.backoff_max_ns
         self._barred_until = 0
-        self._apart_until = 0
+        self._next_slot = 0
         self._round_ends = 0
+
+    @property
+    def apart_ns(self) -> int:
+        """How far apart dials have to be."""
+        return self._bound() // SLOTS if self.failures else 0
+
+    def reserve(self, now: int) -> int:
+        """Reserve the next slot for a dial, first come, first served; return its time: `now`, or later."""
+        slot = max(now, self._next_slot)
+        self._next_slot = slot + self.apart_ns
+        return slot
 
     def begin_at(self, now: int) -> int:
         """When the next dial, or the fetch before it, may be made: `now`, or later."""
-        return max(self._limited_until(now), self._apart_until, self._begun.free_at(now))
+        return max(self.dial_at(now), self._begun.free_at(now))
 
     def begin(self, now: int) -> None:
         """Record the beginning of a dial, or of the fetch before it, at `now`, which has to be free."""
         self._begun.take(now)
-        self._apart_until = now + self._bound() // SLOTS if self.failures else 0
 
     def dial_at(self, now: int) -> int:
         """When a dial that has begun may be made: `now`, or later."""
-        return self._limited_until(now)
+        return max(self._dialled.free_at(now), self._barred_until)
 
     def dial(self, now: int) -> None:
         """Record a dial at `now`, which has to be free."""
@@ -77,7 +87,7 @@ class Host:
 
     def answered(self) -> None:
         """A dial was answered: the host is there."""
-        self.failures = self._apart_until = 0
+        self.failures = self._next_slot = 0
 
     def lost(self, now: int) -> int:
         """A socket was lost: until a dial is answered, dials keep apart. Return how many failures in a row the host has had."""
@@ -95,15 +105,10 @@ class Host:
         self._barred_until = max(self._barred_until, until)
 
     def why(self, now: int) -> str:
-        """Which limit keeps the next dial waiting at `now`, in words; empty if it only keeps its distance to the one before."""
+        """What keeps the next dial waiting at `now`, in words."""
         if self._barred_until > now:
             return f"the host wants to be left alone for {(self._barred_until - now) / 1e9:.3g} s"
-        if max(self._begun.free_at(now), self._dialled.free_at(now)) > now:
-            return self._said
-        return ""
-
-    def _limited_until(self, now: int) -> int:
-        return max(self._dialled.free_at(now), self._barred_until)
+        return self._said
 
     def _bound(self) -> int:
         """The longest wait that is due, ns."""

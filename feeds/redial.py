@@ -16,6 +16,9 @@ from feeds.speech import Limits
 Pace: TypeAlias = Literal["at once", "soon", "longest"]
 """How long to wait: not at all, as long as the backoff says, as long as it ever says."""
 
+LOOK_AGAIN_NS = 1_000_000_000
+"""Who waits for a slot looks this often whether the host has answered somebody in the meantime: then none is needed."""
+
 
 class Redial:
     """The waits of one connection to `host`."""
@@ -24,6 +27,9 @@ class Redial:
         self.host = host
         self.at: int | None = None
         """When to dial next; None while there is a socket, or no wish for one."""
+        self.holds = ""
+        """Which limit the dial that `may` has put off waits for, in words; empty if that was said, or if it waits for a slot."""
+        self._slot: int | None = None
         self._backoff = Backoff(limits.backoff_first_ns, limits.backoff_max_ns, random)
         self._has_hurried = False
         self._is_held_up = False
@@ -53,19 +59,27 @@ class Redial:
 
     def may(self, now: int, *, begun: bool) -> bool:
         """Whether the host may be dialled, or be asked where to, at `now`; if not, `at` is set to when. `begun`: it was asked."""
+        self.holds = ""
+        if not begun and self._waits_for_slot(now):
+            return False
         free = self.host.dial_at(now) if begun else self.host.begin_at(now)
         if free > now:
             self.at = free
+            if not self._is_held_up:
+                self._is_held_up = True
+                self.holds = self.host.why(now)
             return False
         (self.host.dial if begun else self.host.begin)(now)
-        self.at = None
-        if begun:
-            self._is_held_up = False
+        self.at = self._slot = None
+        self._is_held_up = self._is_held_up and not begun
         return True
 
-    def what_holds(self, now: int) -> str:
-        """Which limit the dial waits for, in words; empty if there is none to speak of, or it was said."""
-        why = "" if self._is_held_up else self.host.why(now)
-        if why:
-            self._is_held_up = True
-        return why
+    def _waits_for_slot(self, now: int) -> bool:
+        if self.host.failures == 0:
+            return False
+        if self._slot is None:
+            self._slot = self.host.reserve(now)
+        if self._slot <= now:
+            return False
+        self.at = min(self._slot, now + LOOK_AGAIN_NS)
+        return True
