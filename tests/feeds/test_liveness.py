@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from feeds.liveness import (
     ENOUGH,
     EVERY_NS,
+    FACTOR,
     FIRST_NS,
     FLOOR_NS,
     MEMORY_NS,
@@ -88,7 +89,7 @@ def test_a_day_of_a_quiet_symbol_has_no_stall_though_it_pauses_for_149_seconds()
     assert line.said == []
     threshold = line.watch.threshold_ns("X")
     assert threshold is not None
-    assert 2 * max(pauses) < threshold < 3.2 * max(pauses)  # its longest pauses are 10 h ago
+    assert 2 * max(pauses) < threshold < FACTOR * max(pauses)  # its longest pauses are 10 h ago
 
 
 @pytest.mark.parametrize("hours", [1, 8.4, 8.42, 13.7])
@@ -324,7 +325,7 @@ def test_a_stream_that_stops_is_reported_once_within_its_threshold_and_a_look(pa
     assert line.until(length, X=times) == []
     threshold = line.watch.threshold_ns("X")
     assert threshold is not None
-    assert FLOOR_NS <= threshold <= max(FLOOR_NS, 3 * pace_ms * MS)
+    assert FLOOR_NS <= threshold <= max(FLOOR_NS, FACTOR * pace_ms * MS)
     line.spend(4 * threshold + 10 * S)
     ((at, change),) = line.said
     assert isinstance(change, Stalled)
@@ -347,7 +348,7 @@ def test_longer_pauses_never_make_a_shorter_threshold(pace_ms: int, times_longer
     short, long = (line.watch.threshold_ns("X") or 0 for line in lines)
     # What was reported on the way is forgiven, so only streams that were not are compared.
     if not any(line.said for line in lines):
-        assert short <= long + EVERY_NS * 3
+        assert short <= long + FACTOR * EVERY_NS
 
 
 STEPS = st.lists(
