@@ -1,4 +1,4 @@
-"""`tickfold exchange`: captures served over a real websocket on this machine, as the exchange itself does."""
+"""`tickfold exchange`: captures served over real websockets and REST on this machine, as the exchanges themselves do."""
 
 from __future__ import annotations
 
@@ -10,27 +10,45 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.cli.options import DONE, Verbs, add_verb, read_config
+from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from replay.exchange import Exchange
+    from replay.tape import Tape
 
 PORT = 9443
 SPEED_MAX = 1_000_000.0
+BUILT_IN = ("binance", "coinbase", "kucoin")
+"""What is served where nothing is named."""
 
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
-    made = add_verb(verbs, "exchange", serve, "serve captures over a websocket on this machine, as Binance does")
+    made = add_verb(
+        verbs, "exchange", serve, "serve captures on this machine as Binance, Coinbase and KuCoin do, with faults"
+    )
     made.add_argument(
         "captures",
         nargs="*",
         type=Path,
         metavar="CAPTURE",
-        help="captures (.jsonl, .jsonl.gz); none: the built-in recording",
+        help="captures (.jsonl, .jsonl.gz) of one exchange or several; none: the built-in recordings",
+    )
+    made.add_argument(
+        "--capture", dest="more", nargs="+", action="extend", default=[], type=Path, metavar="FILE", help="the same"
+    )
+    made.add_argument(
+        "--exchange",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help=f"built-in recordings to serve: {', '.join(BUILT_IN)}, coinbase_exchange (default: {','.join(BUILT_IN)}); "
+        "with captures, serve only those of these exchanges, and built-in ones of those that no capture is of",
     )
     made.add_argument("--port", type=_port, default=PORT, metavar="N", help=f"0 picks a free one (default: {PORT})")
     made.add_argument(
@@ -44,6 +62,10 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="with --loop: begin at the beginning, when the first client subscribes, instead of where the clock says",
     )
+    made.add_argument(
+        "--faults", type=Path, metavar="PLAN", help="a plan (.toml) of what goes wrong; see docs/faults.md"
+    )
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the faults' chance (default: 0)")
     made.add_argument("--until-stdin-closes", action="store_true", help="also stop when stdin does, as with its parent")
 
 
@@ -53,17 +75,39 @@ def serve(options: argparse.Namespace) -> int:
 
     from engine.log import configure
     from replay.exchange import Exchange
-    from replay.sources import BUILT_IN
-    from replay.tape import Tape
+    from replay.exchange.faults import load
 
     read_config(options)  # what is wrong there is said here too
     logger = configure(options.verbose)
-    tape = Tape.of(*(options.captures or [BUILT_IN]))
-    if tape.passed_over:
-        logger.info("passed over", messages=tape.passed_over, because="they are no market data of a symbol")
-    exchange = Exchange([tape], speed=options.speed, loop=options.loop, from_start=options.from_start, logger=logger)
+    plan = None if options.faults is None else load(options.faults)
+    tapes = _tapes([*options.captures, *options.more], options.exchange)
+    if passed_over := sum(tape.passed_over for tape in tapes):
+        logger.info("passed over", messages=passed_over, because="they are no market data of a symbol")
+    exchange = Exchange(
+        tapes,
+        speed=options.speed,
+        loop=options.loop,
+        from_start=options.from_start,
+        faults=plan,
+        seed=options.seed,
+        logger=logger,
+    )
     uvloop.run(_serve(exchange, options))
     return DONE
+
+
+def _tapes(captures: Sequence[Path], exchanges: Sequence[str]) -> list[Tape]:
+    """Return what is to be served. Raises ConfigError for an exchange that is not known, ReplayError for a file that is no capture."""
+    from replay.sources import BUILT_INS
+    from replay.tape import Tape
+
+    if unknown := [name for name in exchanges if name not in BUILT_INS]:
+        raise ConfigError(f"--exchange: {unknown[0]!r}: expected {', '.join(BUILT_INS)}")
+    tapes = Tape.each_of(captures)
+    if not exchanges:
+        return tapes or Tape.each_of(BUILT_INS[name] for name in BUILT_IN)
+    by_name = {tape.exchange: tape for tape in tapes}
+    return [by_name.get(name) or Tape.of(BUILT_INS[name]) for name in dict.fromkeys(exchanges)]
 
 
 async def _serve(exchange: Exchange, options: argparse.Namespace) -> None:
@@ -93,6 +137,13 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> Non
         pass  # there is none, or no longer
     with contextlib.suppress(RuntimeError):  # of a loop that has closed: it has stopped already
         loop.call_soon_threadsafe(stopped.set)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected exchanges with commas between them")
+    return names
 
 
 def _port(text: str) -> int:

@@ -469,7 +469,8 @@ def test_it_ends_when_its_stdin_does_and_not_before() -> None:
     with process("--port", "0", "--json", "--until-stdin-closes") as running:
         said = json.loads(running.stdout.readline())
         assert said["url"].startswith("ws://127.0.0.1:")
-        assert said["symbols"] == ["BTC/USDT", "NKN/USDT", "LRC/BTC", "BLZ/ETH"]
+        assert said["symbols"][:6] == ["BTC/USDT", "NKN/USDT", "LRC/BTC", "BLZ/ETH", "BTC/USD", "ETH/USD"]
+        assert [venue["exchange"] for venue in said["venues"]] == ["binance", "coinbase", "kucoin"]
         running.stdin.write("anything but the end\n")
         running.stdin.flush()
         assert asyncio.run(first_message(said["url"]))
@@ -493,6 +494,8 @@ def test_the_end_of_stdin_means_nothing_unless_it_is_asked_for() -> None:
         (("README.md",), 2, "expected Parquet ticks"),
         (("--port", "70000"), 2, "expected a port"),
         (("--speed", "0"), 2, "expected a number above 0"),
+        (("--exchange", "mtgox"), 2, "'mtgox': expected binance, coinbase, coinbase_exchange, kucoin"),
+        (("--faults", "none.toml"), 2, "none.toml"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_an_exit_code(arguments: tuple[str, ...], code: int, said: str) -> None:
