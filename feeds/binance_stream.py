@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from feeds.speech import Acknowledged, Address, Answer, Rejected, ShuttingDown, excerpt, unexpected
+from feeds.speech import Acknowledged, Address, Answer, Fetch, Rejected, ShuttingDown, excerpt, unexpected
 
 EXCHANGE: Final = "binance"
 STREAMS_A_REQUEST: Final = 200
@@ -50,7 +50,7 @@ class BinanceProtocol:
         self.batch = max(1, STREAMS_A_REQUEST // len(self._streams))
         self.capacity = streams_a_connection // len(self._streams)
 
-    def fetch(self) -> None:
+    def fetch(self) -> Fetch | None:
         return None
 
     def address(self, connection_id: str, fetched: bytes | None) -> Address:
@@ -83,7 +83,9 @@ class BinanceProtocol:
             return None
         number = message.get("id")
         if "error" in message or "code" in message:
-            return Rejected(number if type(number) is int else None, _reason(message, frame))
+            if number is not None and type(number) is not int:
+                return unexpected(EXCHANGE, EXPECTED, frame)
+            return Rejected(number, _reason(message, frame))
         if "result" in message and type(number) is int:
             return Acknowledged(number)
         if "u" in message or "lastUpdateId" in message:

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from feeds.coinbase_stream import POLICY_VIOLATION, SYMBOLS_A_CONNECTION, says_too_often
-from feeds.speech import Address, Answer, Listed, Reached, Rejected, excerpt, unexpected
+from feeds.speech import Address, Answer, Fetch, Listed, Reached, Rejected, excerpt, unexpected
 from feeds.spelling import Spelling
 from feeds.wire import UNREADABLE, Identifier
 
@@ -65,7 +65,7 @@ class CoinbaseExchangeProtocol:
         self.batch = self.capacity = symbols_a_connection
         self._spelling = Spelling(spelling)
 
-    def fetch(self) -> None:
+    def fetch(self) -> Fetch | None:
         return None
 
     def address(self, connection_id: str, fetched: bytes | None) -> Address:

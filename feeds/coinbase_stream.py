@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from feeds.speech import Address, Answer, Counted, Listed, Rejected, excerpt, unexpected
+from feeds.speech import Address, Answer, Counted, Fetch, Listed, Rejected, excerpt, unexpected
 from feeds.spelling import Spelling
 from feeds.wire import UNREADABLE
 
@@ -62,7 +62,7 @@ class CoinbaseProtocol:
         self.batch = self.capacity = symbols_a_connection
         self._spelling = Spelling(spelling)
 
-    def fetch(self) -> None:
+    def fetch(self) -> Fetch | None:
         return None
 
     def address(self, connection_id: str, fetched: bytes | None) -> Address:

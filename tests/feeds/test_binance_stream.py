@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import DecodeError
 from feeds.binance import BinanceDecoder
 from feeds.binance_stream import BinanceProtocol
-from feeds.speech import Acknowledged, Answer, Rejected, ShuttingDown, Unexpected
+from feeds.speech import Acknowledged, Address, Answer, Rejected, ShuttingDown, Unexpected
 
 SPELLING = {"BTC/USDT": "BTCUSDT", "ETH/USDT": "ETHUSDT", "AR/BNB": "ARBNB"}
 
@@ -35,17 +35,18 @@ def protocol(
     ],
 )
 def test_a_host_takes_the_path_of_raw_streams_and_an_address_is_meant_as_it_is(websocket: str, url: str) -> None:
-    assert protocol(websocket).url() == url
+    assert protocol(websocket).fetch() is None
+    assert protocol(websocket).address("binance 1 1", None) == Address(url)
 
 
 def test_a_request_names_every_stream_of_every_symbol_in_lower_case() -> None:
     # The form is the documentation's: {"method": "SUBSCRIBE", "params": ["btcusdt@aggTrade", "btcusdt@depth"], "id": 1}
-    assert json.loads(protocol().subscribe(1, ["BTC/USDT", "AR/BNB"])) == {
+    assert json.loads(protocol().subscribe(1, "", ["BTC/USDT", "AR/BNB"])) == {
         "method": "SUBSCRIBE",
         "params": ["btcusdt@trade", "btcusdt@bookTicker", "arbnb@trade", "arbnb@bookTicker"],
         "id": 1,
     }
-    assert json.loads(protocol(streams=("aggTrade",)).unsubscribe(7, ["ETH/USDT"])) == {
+    assert json.loads(protocol(streams=("aggTrade",)).unsubscribe(7, "", ["ETH/USDT"])) == {
         "method": "UNSUBSCRIBE",
         "params": ["ethusdt@aggTrade"],
         "id": 7,
@@ -55,8 +56,9 @@ def test_a_request_names_every_stream_of_every_symbol_in_lower_case() -> None:
 def test_a_full_request_stays_below_five_kilobytes() -> None:
     spelling = {f"{number}": f"1000000BABYDOGE{number:04d}" for number in range(1_000)}
     spoken = BinanceProtocol("wss://host", ("trade", "bookTicker"), spelling)
-    assert len(spoken.subscribe(1, list(spelling)[: spoken.batch])) < 8_000
+    assert len(spoken.subscribe(1, "", list(spelling)[: spoken.batch])) < 8_000
     assert spoken.batch == 100
+    assert spoken.capacity == 512  # 1,024 streams
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,7 @@ def test_only_a_policy_violation_that_says_too_many_is_a_rate_limit() -> None:
     assert not protocol().is_rate_limit(1001, "too many")
 
 
+@settings(max_examples=60)
 @given(
     st.binary()
     | st.recursive(
@@ -109,6 +112,7 @@ def test_only_a_policy_violation_that_says_too_many_is_a_rate_limit() -> None:
                 st.sampled_from(["id", "result", "error", "code", "msg", "e", "data", "stream", "u"]), inner
             )
         ),
+        max_leaves=12,
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_whatever_the_decoder_finds_no_event_in_can_be_read(frame: bytes) -> None:
