@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import DecodeError, FeedError
+from engine.errors import DecodeError
 from engine.events import Event, Quote, Tick
 from feeds import decoder
+from feeds.binance import BinanceDecoder
 
 ROOT = Path(__file__).parents[2]
 RECORDING = ROOT / "replay" / "recordings" / "binance.jsonl.gz"
@@ -244,6 +245,9 @@ def test_products_handed_in_replace_the_list() -> None:
         '[{"e":"24hrMiniTicker","E":1,"s":"BNBBTC","c":"0.0025"}]',
         '{"stream":"!miniTicker@arr","data":[{"e":"24hrMiniTicker","E":1,"s":"BNBBTC"}]}',
         '{"e":"blockTrade","E":1,"s":"BTCUSDT","t":1,"p":"1","q":"1","T":1,"m":true}',
+        '{"stream":"btcusdt@blockTrade","data":{"e":"blockTrade","E":1,"s":"BTCUSDT","t":1,"p":"1","q":"1","T":1,"m":true}}',
+        '{"e":"executionReport","E":1,"s":"ETHBTC","c":"x","S":"BUY","p":"0.1","q":"1","x":"TRADE","X":"FILLED","t":7,"T":1,"m":false,"u":9}',
+        '{"e":"outboundAccountPosition","E":1,"u":1564034571073,"B":[{"a":"ETH","f":"1","l":"0"}]}',
         '{"e":"not known yet","t":{"nested":[1]},"p":null,"T":"text","m":[]}',
         "{}",
     ],
@@ -390,9 +394,46 @@ def test_no_json_raises_anything_but_decode_error(value: object) -> None:
     assert_events_or_decode_error(raw({"stream": "btcusdt@trade", "data": value}))
 
 
-# ------------------------------------------------------------------------------------------------------- registry
+# ------------------------------------------------------------------------------------------------- the shortest way
 
 
-def test_an_unknown_exchange_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(FeedError, match=r"no decoder named 'mtgox': expected one of .*binance"):
-        decoder("mtgox")
+def test_the_shortest_way_gives_what_the_longer_one_gives() -> None:
+    """Usual forms have structs of their own, all else is read by one for everything: both must say the same of any frame."""
+    decoder = BinanceDecoder()
+    for frame, received, found in list(recorded().values())[::20]:
+        assert decoder._decode_any(frame, received) == found
+    for payload in (TRADE, OLD_TRADE, AGG_TRADE, BOOK, USDM_BOOK):
+        for frame in (raw(payload), combined(payload)):
+            assert decoder._decode_any(frame, RECEIVED) == decoder.decode(frame, RECEIVED) != []
+
+
+@given(st.data())
+def test_the_shortest_way_gives_what_the_longer_one_gives_of_damaged_frames(
+    samples: list[bytes], data: st.DataObject
+) -> None:
+    decoder = BinanceDecoder()
+    frame = bytearray(samples[data.draw(st.integers(0, len(samples) - 1), label="frame")])
+    places = st.integers(0, len(frame) - 1)
+    for place, byte in data.draw(st.lists(st.tuples(places, st.integers(32, 127)), max_size=2), label="bytes"):
+        frame[place] = byte
+    assert outcome(decoder.decode, bytes(frame)) == outcome(decoder._decode_any, bytes(frame))
+
+
+def outcome(decode: Callable[[bytes, int], list[Event]], frame: bytes) -> list[Event] | str:
+    try:
+        return decode(frame, RECEIVED)
+    except DecodeError as error:
+        return str(error)
+
+
+def test_a_long_frame_is_only_asked_what_it_is() -> None:
+    news = {"new": "x" * 10_000}
+    depth = {"e": "depthUpdate", "s": "BTCUSDT", "u": 1, "b": [["1", "2"]] * 2_000}
+    assert decode(depth) == []
+    assert decode({"stream": "btcusdt@depth20", "data": depth}) == []
+    assert decode([{"e": "24hrMiniTicker", "s": "BNBBTC"}] * 2_000) == []
+    for payload in (TRADE | news, BOOK | news, {"stream": "btcusdt@trade", "data": TRADE | news}):
+        with pytest.raises(DecodeError, match="expected a trade or quote in at most 8192 bytes"):
+            decode(payload)
+    with pytest.raises(DecodeError, match="truncated"):
+        binance.decode(raw(depth)[:-1], RECEIVED)
