@@ -43,6 +43,8 @@ class Client:
         self.is_dropped = False
         self.is_held = False
         """Whether it is neither read from nor disconnected for what it does not say."""
+        self.large_bytes = 0
+        """Of a large message that may still be unread."""
         self.wakes_at: float | None = None
         self.ping_at: float | None = None
         self.ends_at: float | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from engine.errors import ConfigError
 from replay.exchange.client import TEXT, frame_of
-from replay.exchange.fault_plan import Fault
+from replay.exchange.fault_plan import Fault, OfMessages
 from replay.exchange.fault_schedule import Window, generator, windows
 from replay.exchange.venue import Delivery, Done, Message, Reply, Request, RequestKind, Treatment
 
@@ -50,7 +50,7 @@ class Stage:
         self.counts: Counter[str] = Counter()
         self.begun = 0.0
         self._exchange: Exchange | None = None
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[asyncio.TimerHandle, None] = {}
 
     @property
     def exchange(self) -> Exchange:
@@ -79,11 +79,11 @@ class Stage:
         loop = asyncio.get_running_loop()
 
         def due() -> None:
-            self._timers.discard(timer)
+            self._timers.pop(timer, None)
             what()
 
         timer = loop.call_at(max(at, loop.time()), due)
-        self._timers.add(timer)
+        self._timers[timer] = None
 
     def venues(self, feeds: Iterable[str]) -> list[Venue]:
         """Return the venues of these feeds that are served."""
@@ -120,7 +120,8 @@ class Effect:
         self._windows = windows(fault, generator(seed, number, fault, "windows"))
         self._concerned: dict[str, frozenset[str] | None] = {}
         self._spelling: dict[str, Mapping[str, str]] = {}
-        self._drawn: dict[str, tuple[tuple[int, ...], bool]] = {}
+        self._drawn: dict[tuple[str, str], tuple[tuple[int, ...], bool]] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     # What happens at all
 
@@ -157,6 +158,8 @@ class Effect:
 
     def _open(self) -> None:
         self.hits = 0
+        self._counts.clear()
+        self._drawn.clear()
         self.is_on = True
         self.opened()
         if self.window.stop < math.inf:
@@ -196,16 +199,19 @@ class Effect:
         """Return its symbols of a venue, as the exchange spells them."""
         return [name for name in venue.market.symbols if self.concerns(venue.feed, name)]
 
-    def draw(self, share: float, feed: str, message: Message) -> bool:
+    def draw(self, feed: str, message: Message) -> bool:
         """Return whether a message is drawn; one with trades is drawn once, for all clients."""
-        if share >= 1.0:
-            return True
-        if not message.ids:
-            return self.chance.random() < share
-        key = f"{feed}/{message.stream}"
-        ids, is_drawn = self._drawn.get(key, ((), False))
-        if ids != message.ids:
-            is_drawn = self.chance.random() < share
+        fault = self.fault
+        assert isinstance(fault, OfMessages)
+        key = feed, message.stream
+        if message.ids:
+            ids, was_drawn = self._drawn.get(key, ((), False))
+            if ids == message.ids:
+                return was_drawn
+        is_drawn = not fault.messages or self._counts[key] < fault.messages
+        is_drawn = is_drawn and (fault.share >= 1.0 or self.chance.random() < fault.share)
+        self._counts[key] += is_drawn
+        if message.ids:
             self._drawn[key] = message.ids, is_drawn
         return is_drawn
 

@@ -92,6 +92,7 @@ class OfMessages(OfSymbols, frozen=True, kw_only=True):
     """What happens to a share of the messages, drawn one by one."""
 
     share: Share = 1.0
+    messages: Count = 0  # at most so many of each stream, each time; 0: no limit
 
 
 # 1 to 3: silence, drops, closes
@@ -109,6 +110,10 @@ class Drop(Momentary, frozen=True, tag="drop"):
 
     connections: Count = 0  # so many, drawn; 0: all
     rest: bool = True  # whether REST answers from then on
+
+    @property
+    def lasts(self) -> bool:
+        return self.for_s is not None
 
 
 class Close(Momentary, frozen=True, tag="close"):
@@ -265,9 +270,7 @@ class Cap(Fault, frozen=True, tag="cap"):
 
 
 class Gap(OfMessages, frozen=True, tag="gap"):
-    """Messages with trades are lost: a share of them, or the next few of each symbol."""
-
-    messages: Count = 0  # so many of each symbol, each time; 0: all that are drawn
+    """Messages with trades are lost."""
 
 
 class Quiet(OfSymbols, frozen=True, tag="quiet"):

@@ -12,9 +12,9 @@ from replay.exchange.fault_frames import (
     BINARY,
     UNKNOWN_TYPES,
     bad_value,
+    book,
     cut,
     fragments,
-    padded,
     with_bytes,
     with_unknown_field,
 )
@@ -104,22 +104,9 @@ class Gaps(Effect):
 
     fault: Gap
 
-    def opened(self) -> None:
-        self._lost: dict[tuple[str, str], dict[tuple[int, ...], None]] = {}
-        super().opened()
-
     def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
-        if not message.ids or not self.of(client, message):
+        if not message.ids or not self.of(client, message) or not self.draw(client.venue.feed, message):
             return parcels
-        feed = client.venue.feed
-        if not self.draw(self.fault.share, feed, message):
-            return parcels
-        if self.fault.messages:
-            lost = self._lost.setdefault((feed, message.stream), {})
-            if message.ids not in lost:
-                if len(lost) >= self.fault.messages:
-                    return parcels
-                lost[message.ids] = None
         self.tell(client, message, "is lost")
         return []
 
@@ -143,7 +130,7 @@ class Repeats(Effect):
                 return parcels
             last = self._last[key] = deque(maxlen=self.fault.last)
         last.append(message.text)
-        if not self.draw(self.fault.share, client.venue.feed, message):
+        if not self.draw(client.venue.feed, message):
             return parcels
         self.tell(client, message, f"the last {len(last)} are repeated")
         return [*parcels, *map(parcel_of, last)]
@@ -186,7 +173,7 @@ class Shuffles(Effect):
     fault: Shuffle
 
     def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
-        if not self.of(client, message) or not self.draw(self.fault.share, client.venue.feed, message):
+        if not self.of(client, message) or not self.draw(client.venue.feed, message):
             return parcels
         self.hit()
         return _later(parcels, self.chance.random() * self.fault.within_s)
@@ -198,7 +185,7 @@ class Delays(Effect):
     fault: Delay
 
     def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
-        if not self.of(client, message) or not self.draw(self.fault.share, client.venue.feed, message):
+        if not self.of(client, message) or not self.draw(client.venue.feed, message):
             return parcels
         delay_s = self.fault.delay_s * (0.5 + 0.5 * self.chance.random())
         self.tell(client, message, f"{delay_s:.3f} s late")
@@ -211,9 +198,11 @@ class Garbles(Effect):
     fault: Garble
 
     def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
-        if not self.of(client, message) or not self.draw(self.fault.share, client.venue.feed, message):
+        if not self.of(client, message) or not self.draw(client.venue.feed, message):
             return parcels
         self.tell(client, message, self.fault.how)
+        if self.fault.how == "oversize":
+            return [_spoken(client, "tickfold@depth", book(client.venue.feed, self.fault.bytes)), *parcels]
         return [garbled for parcel in parcels for garbled in self._garbled(parcel)]
 
     def _garbled(self, parcel: Parcel) -> list[Parcel]:
@@ -222,8 +211,6 @@ class Garbles(Effect):
             return [parcel]
         if how == "empty":
             return [Parcel(frame_of(TEXT, b""), parcel.delay_s), parcel]
-        if how == "oversize":
-            return [parcel_of(padded(text, self.fault.bytes), parcel.delay_s)]
         if how == "fragments":
             frames = fragments(text, self.fault.fragments, self.chance)
         elif how == "binary":
@@ -241,11 +228,11 @@ class Unknowns(Effect):
     fault: Unknown
 
     def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
-        if not self.of(client, message) or not self.draw(self.fault.share, client.venue.feed, message):
+        if not self.of(client, message) or not self.draw(client.venue.feed, message):
             return parcels
         self.tell(client, message, f"unknown {self.fault.how}")
         if self.fault.how == "type":
-            return [parcel_of(UNKNOWN_TYPES[client.venue.feed]), *parcels]
+            return [_spoken(client, "tickfold@unknown", UNKNOWN_TYPES[client.venue.feed]), *parcels]
         return [
             parcel if parcel.text is None else parcel_of(with_unknown_field(parcel.text), parcel.delay_s)
             for parcel in parcels
@@ -263,7 +250,7 @@ class Bads(Effect):
         feed, how = client.venue.feed, self.fault.how
         if bad_value(message.text, how, message.kind == "trade") is None:
             return parcels  # nothing in it could be wrong in this way
-        if not self.draw(self.fault.share, feed, message):
+        if not self.draw(feed, message):
             return parcels
         self.tell(client, message, how)
         return [self._bad(parcel, message.kind == "trade") for parcel in parcels]
@@ -277,6 +264,11 @@ def streams_of(venue: Venue) -> dict[str, str]:
     """Return the streams of a venue, and the symbol of each."""
     tracks = [track for tape in venue.market.tapes for track in tape.tracks]
     return {message.stream: message.symbol for track in tracks for message in track.messages}
+
+
+def _spoken(client: Client, stream: str, text: bytes) -> Parcel:
+    """Return a message as the client gets messages of streams."""
+    return parcel_of(client.session.message(stream, text) if client.venue.feed == "binance" else text)
 
 
 def _later(parcels: Sequence[Parcel], delay_s: float) -> list[Parcel]:

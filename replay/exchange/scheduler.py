@@ -30,6 +30,8 @@ BEHIND_EVERY_NS: Final = 10 * NS_PER_S
 HELD_S: Final = 1.0  # how often it is looked whether a client is still held
 REASON_BYTES_MAX: Final = 123  # of a close frame
 MISSED_PINGS: Final = "no pong"
+DELAYED_BYTES_MAX: Final = 256 << 20  # that faults hold back; what is beyond is sent at once, which is logged
+LARGE_BYTES: Final = 1 << 20  # a message so large may be unread besides what a client may leave unread
 
 
 class Scheduler:
@@ -55,6 +57,9 @@ class Scheduler:
         self._kinds: dict[str, MessageKind] = {}
         self._timers: list[tuple[float, int, Client]] = []  # when, a number that no other has, whose
         self._timers_made = 0
+        self._delayed: list[tuple[float, int, Client, bytes]] = []
+        self._delayed_count = self._delayed_bytes = 0
+        self._is_hurrying = False
         self._waiting: asyncio.Future[None] | None = None
         self._behind_said_ns = 0
 
@@ -136,7 +141,12 @@ class Scheduler:
         """Send frames, unless the client leaves too much unread."""
         if client.is_dropped or client.transport.is_closing():
             return
-        if client.transport.get_write_buffer_size() + len(frames) > self._unread_bytes_max:
+        unread = client.transport.get_write_buffer_size()
+        if len(frames) > LARGE_BYTES:
+            client.large_bytes = max(client.large_bytes, len(frames))
+        elif client.large_bytes and not unread:
+            client.large_bytes = 0
+        if unread + len(frames) > self._unread_bytes_max + client.large_bytes:
             self._hang_up(client, Hangup(WSCloseCode.POLICY_VIOLATION, "Too slow", "too slow"))
         else:
             client.transport.write(frames)
@@ -191,9 +201,30 @@ class Scheduler:
     def _deliver(self, client: Client, deliveries: Sequence[Delivery]) -> None:
         for frames, delay_s in deliveries:
             if delay_s > 0.0:
-                asyncio.get_running_loop().call_later(delay_s, self.write, client, frames)
+                self._delay(client, frames, delay_s)
             else:
                 self.write(client, frames)
+
+    def _delay(self, client: Client, frames: bytes, delay_s: float) -> None:
+        """Write later. What is due at one moment leaves in the order in which it came."""
+        if self._delayed_bytes + len(frames) > DELAYED_BYTES_MAX:
+            if not self._is_hurrying:
+                self._is_hurrying = True
+                self._log.warning("a fault delays too much; it is sent at once", bytes=self._delayed_bytes)
+            self.write(client, frames)
+            return
+        at = _now() + delay_s
+        self._delayed_count += 1
+        self._delayed_bytes += len(frames)
+        heapq.heappush(self._delayed, (at, self._delayed_count, client, frames))
+        asyncio.get_running_loop().call_at(at, self._write_delayed, at)
+
+    def _write_delayed(self, until: float) -> None:
+        while self._delayed and self._delayed[0][0] <= until:
+            _, _, client, frames = heapq.heappop(self._delayed)
+            self._delayed_bytes -= len(frames)
+            self.write(client, frames)
+        self._is_hurrying = self._is_hurrying and bool(self._delayed)
 
     # Timers
 
@@ -315,7 +346,7 @@ class Scheduler:
                 continue
             for frames, delay_s in deliveries:
                 if delay_s > 0.0:
-                    asyncio.get_running_loop().call_later(delay_s, self.write, client, frames)
+                    self._delay(client, frames, delay_s)
                 else:
                     client.frames.append(frames)
 
