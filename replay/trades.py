@@ -10,9 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from replay.rewrite import Trade
+
+
+BEFORE: Final = -1
+"""Position at which nothing of a tape has happened yet."""
 
 
 class Recorded(NamedTuple):
@@ -56,7 +60,7 @@ class Trades:
             told = {number: one for number, one in told.items() if number < min(by_id)}
             by_id = missed | by_id
         tape = [one for _, one in sorted(by_id.items())]
-        self._once = _Row([one for _, one in sorted(told.items())] + tape)
+        self._once = _Row([one._replace(position=BEFORE) for _, one in sorted(told.items())] + tape)
         self._tape = _Row(tape)
         self._before = len(told)
         self._low, self._span, self._inner_span, self._duration_ns = low, span, inner_span, duration_ns

@@ -16,12 +16,10 @@ from feeds.products import built_in_products
 from replay.renumbered import Renumbered
 from replay.rewrite import Moves
 from replay.tape import Pace, Tape
-from replay.trades import Made, Trades
+from replay.trades import BEFORE, Made, Trades
 
 EPOCH_NS: Final = 1_704_067_200_000_000_000
 """2024-01-01 UTC: when a looped tape that follows the clock was at its beginning."""
-BEFORE: Final = -1
-"""Position at which nothing of a tape has happened yet."""
 
 
 class Market:
