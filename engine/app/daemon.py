@@ -24,9 +24,9 @@ from engine.app.keeper import Keeper, write_digest
 from engine.clock import LiveClock
 from engine.config import Config
 from engine.errors import ConfigError, EngineError, JournalError
-from engine.events import Command, Configured, Heartbeat, History
+from engine.events import Command, Configured, Gap, Heartbeat, History
 from engine.fold import Fold
-from engine.health import Digested, FeedHealth, JournalHealth, SnapshotHealth
+from engine.health import Digested, ExchangeHealth, FeedHealth, JournalHealth, SnapshotHealth
 from engine.intake import Intake
 from engine.latency import Latency
 from engine.log import Reporter
@@ -83,7 +83,7 @@ class Daemon:
         self._ready = ready
         self._starting = "starting"
         self._listeners: list[Callable[[Any], None]] = []
-        self._feeding = Feeding(config, log)
+        self._feeding = Feeding(config, log, folder.products)
         self._tasks: list[asyncio.Task[Any]] = []
         self._stop = asyncio.Event()
         self._exit = 0
@@ -105,6 +105,9 @@ class Daemon:
 
     def feeds(self) -> list[FeedHealth]:
         return self._feeding.health()
+
+    def exchanges(self) -> list[ExchangeHealth]:
+        return self._feeding.exchanges()
 
     def journal(self) -> JournalHealth:
         journal, is_kept = self._journal, self._intake.journal is not None
@@ -220,7 +223,7 @@ class Daemon:
         await self._warm_up()
         if self._stop.is_set():
             return
-        await self._feeding.start(self.fold.symbols, clock=self.clock, inbox=self._intake, spawn=self._spawn)
+        await self._feeding.start(self.fold, clock=self.clock, inbox=self._intake, spawn=self._spawn)
         self._spawn(self._keeper.run(config.snapshots.every_s))
         self._spawn(self._look_after())
         gc.collect()
@@ -450,6 +453,8 @@ class Daemon:
 
     def _hear(self, event: Any) -> None:
         """Tell the log and all listeners what the fold reports. What they make of it cannot reach back, errors included."""
+        if isinstance(event, Gap):
+            self._feeding.gap(event)  # what comes of it are new inputs
         hearing: list[Callable[[Any], None]] = [self._report, *self._listeners]
         for hear in hearing:
             try:

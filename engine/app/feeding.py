@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from engine.app.recording import Recording
+from engine.app.recording import Recording, VenueServed
 from engine.clock import Clock
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.events import Command
-from engine.health import FeedHealth
+from engine.events import Command, Gap
+from engine.fold import Fold
+from engine.health import ExchangeHealth, FeedHealth
 from feeds.live import Feed, Inbox
-from feeds.venues import binance_feed
+from feeds.spans import Span
+from feeds.venues import Venue, feed_of
 
 CHANGES = ("add_symbol", "remove_symbol")
 SHOWN = 20
 
 
-class Feeding:
-    """The configured feeds. The built-in recording is served by a loopback exchange to the client that dials the real one."""
+class FoldTaken:
+    """What a fold's ingress knows of one exchange's trade ids: the `feeds.history.Taken` of its feed."""
 
-    def __init__(self, config: Config, log: Any) -> None:
+    def __init__(self, fold: Fold, exchange: str) -> None:
+        self._fold, self._exchange = fold, exchange
+
+    def missing(self, symbol: str) -> list[Span]:
+        return self._fold.missing((self._exchange, symbol))
+
+    def newest_id(self, symbol: str) -> int | None:
+        return self._fold.newest_id((self._exchange, symbol))
+
+    def forgotten(self, symbol: str) -> int:
+        return self._fold.forgotten((self._exchange, symbol))
+
+    def counts(self, symbol: str) -> tuple[int, int]:
+        return self._fold.counts((self._exchange, symbol))
+
+
+class Feeding:
+    """The configured feeds. The built-in recordings are served by a loopback exchange to the clients that dial the real ones."""
+
+    def __init__(self, config: Config, log: Any, products: Path) -> None:
+        """`products` is the folder in which product lists are kept."""
         self._config = config
         self._log = log
+        self._products = products
         self._feeds: list[Feed] = []
         self._recording = Recording(config.feeds.replay_speed) if "replay" in config.feeds.run else None
 
@@ -37,43 +61,62 @@ class Feeding:
 
     async def start(
         self,
-        changes: Mapping[str, bool],
+        fold: Fold,
         *,
         clock: Clock,
         inbox: Inbox,
         spawn: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
-        """Start all feeds, their symbols as operators have changed them ("exchange:symbol" to whether it is wanted).
+        """Start all feeds, their symbols as operators have changed them (`fold.symbols`).
 
         spawn: runs a coroutine for as long as the daemon does. Raises ConfigError if a feed knows none of its symbols, ServiceError
         if the loopback exchange does not come up.
         """
-        config = self._config
-        for name in config.feeds.run:
-            binance, symbols = config.binance, list(config.feeds.symbols)
-            if self._recording is not None:
-                served = await self._recording.served()
-                spawn(self._recording.watch(int(served.url.rstrip("/").rpartition(":")[2]), self._exchange_ended))
-                binance, symbols = msgspec.structs.replace(binance, websocket=served.url), list(served.symbols)
-            symbols = _changed("binance", symbols, changes)
-            feed = binance_feed(
-                binance,
-                config.feeds,
+        changes = fold.symbols
+        async for name, config, configured in self._wanted(spawn):
+            symbols = _changed(name, configured, changes)
+            feed = feed_of(
+                name,
+                config,
                 symbols,
                 clock=clock,
                 inbox=inbox,
                 seed=config.engine.seed,
-                recording=name == "replay",
+                recording=self._recording is not None,
+                products_folder=None if self._recording is not None else self._products,
+                taken=FoldTaken(fold, name),
             )
             if not feed.symbols and not changes:
                 why = "; ".join(f"{symbol}: {feed.why_not(symbol)}" for symbol in symbols[:5]) or "there are none"
-                raise ConfigError(f"feeds.symbols: expected symbols of {feed.exchange}: {why}")
+                raise ConfigError(f"{name}.symbols, feeds.symbols: expected symbols of {feed.exchange}: {why}")
             self._feeds.append(feed)
             spawn(feed.run())
+
+    async def _wanted(self, spawn: Callable[..., None]) -> AsyncIterator[tuple[Venue, Config, list[str]]]:
+        """Yield each feed's exchange, its configuration, and what it is to listen to."""
+        config = self._config
+        if self._recording is not None:
+            served = await self._recording.served()
+            spawn(self._recording.watch(int(served.url.rstrip("/").rpartition(":")[2]), self._exchange_ended))
+            for venue in served.venues:
+                yield venue.exchange, _at(config, venue), list(venue.symbols)
+        for name in config.feeds.run:
+            if name != "replay":
+                yield name, config, list(getattr(config, name).symbols or config.feeds.symbols)
+
+    def gap(self, gap: Gap) -> None:
+        """Have what is missing asked for."""
+        for feed in self._feeds:
+            if feed.exchange == gap.exchange:
+                feed.gap(gap)
 
     def health(self) -> list[FeedHealth]:
         """What each connection says of itself."""
         return [health for feed in self._feeds for health in feed.health()]
+
+    def exchanges(self) -> list[ExchangeHealth]:
+        """What the connections to each exchange have in common."""
+        return [feed.exchange_health() for feed in self._feeds]
 
     def check(self, command: Command) -> None:
         """Raise ConfigError for a symbol that no feed knows or listens to: as an input the command would be there for good."""
@@ -111,6 +154,14 @@ class Feeding:
 
     def _exchange_ended(self, code: int) -> None:
         self._log.error("the loopback exchange ended", code=code, hint="it is started again")
+
+
+def _at(config: Config, venue: VenueServed) -> Config:
+    """Return the configuration with the hosts of an exchange that is served here."""
+    hosts = msgspec.structs.replace(getattr(config, venue.exchange), rest=venue.rest, websocket=venue.websocket)
+    if venue.exchange == "coinbase":
+        hosts = msgspec.structs.replace(hosts, api="advanced")
+    return msgspec.structs.replace(config, **{venue.exchange: hosts})
 
 
 def _changed(exchange: str, symbols: list[str], changes: Mapping[str, bool]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The loopback exchange as a child process: it serves the built-in recording to the same client that dials the real exchange.
+"""The loopback exchange as a child process: it serves the built-in recordings to the same clients that dial the real exchanges.
 
 It ends with the daemon, however that ends: it watches its stdin, which the system closes when the daemon is gone.
 """
@@ -13,21 +13,31 @@ from collections.abc import Callable
 import msgspec
 
 from engine.errors import ServiceError
+from feeds.venues import Venue
 
 START_S = 20.0
 STOP_S = 1.0
 AGAIN_S, AGAIN_MAX_S = 0.5, 30.0
 
 
-class Served(msgspec.Struct, frozen=True):
-    """What the exchange says of itself in its first line."""
+class VenueServed(msgspec.Struct, frozen=True):
+    """One exchange that is served."""
 
-    url: str
+    exchange: Venue
+    websocket: str
+    rest: str
     symbols: tuple[str, ...]
 
 
+class Served(msgspec.Struct, frozen=True):
+    """What the loopback exchange says of itself in its first line."""
+
+    url: str
+    venues: tuple[VenueServed, ...]
+
+
 class Recording:
-    """One child that serves a looping recording."""
+    """One child that serves looping recordings."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed

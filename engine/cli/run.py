@@ -23,7 +23,10 @@ def add(verbs: Verbs) -> None:
         verbs, "run", run_daemon, "start the daemon: feeds, journal, features, strategies, HTTP and the page"
     )
     run.add_argument(
-        "--feeds", type=feed_names, metavar="A,B", help="replay (the built-in recording), binance; default: feeds.run"
+        "--feeds",
+        type=feed_names,
+        metavar="A,B",
+        help="replay (the built-in recordings), binance, coinbase, kucoin; default: feeds.run",
     )
     run.add_argument("--data", type=Path, metavar="DIR", help="journal, snapshots and log; default: data.dir")
     run.add_argument(
@@ -103,19 +106,25 @@ def _configured(options: argparse.Namespace, config: Config) -> Config:
             config = msgspec.structs.replace(config, feeds=msgspec.convert(raw, FeedsConfig))
         except msgspec.ValidationError as error:
             raise ConfigError(
-                f"--feeds {','.join(options.feeds)}: expected replay or binance; others are not in this version"
+                f"--feeds {','.join(options.feeds)}: expected replay, or some of binance, coinbase, kucoin"
             ) from error
-    if {"replay", "binance"} <= set(config.feeds.run):
+    if "replay" in config.feeds.run and len(config.feeds.run) > 1:
         raise ConfigError(
-            "feeds.run: replay and binance: expected one of them, for the recording is of binance and has the same symbols"
+            f"feeds.run: {', '.join(config.feeds.run)}: expected replay alone, for the recordings are of the same exchanges"
         )
+    if len(set(config.feeds.run)) < len(config.feeds.run):
+        raise ConfigError(f"feeds.run: {', '.join(config.feeds.run)}: expected each of them once")
     return config
 
 
 def _say_where_it_is(daemon: Daemon) -> None:
     assert daemon.server is not None
     feeds = ", ".join(daemon.config.feeds.run) or "none"
-    recording = "  (a recording, served by the loopback exchange)" if "replay" in daemon.config.feeds.run else ""
+    recording = (
+        "  (recordings of binance, coinbase and kucoin, served by the loopback exchange)"
+        if "replay" in daemon.config.feeds.run
+        else ""
+    )
     lines = (
         f"tickfold {daemon.version}",
         f"  page       {daemon.server.url}",

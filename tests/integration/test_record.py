@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from engine.block import IS_TRADE, Block, Keys
@@ -36,7 +37,14 @@ def url() -> Iterator[str]:
 
 @contextlib.contextmanager
 def recording(folder: Path, url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    settings = environment(TICKFOLD_BINANCE__WEBSOCKET=url)
+    http = url.replace("ws://", "http://")
+    settings = environment(
+        TICKFOLD_BINANCE__WEBSOCKET=url,
+        TICKFOLD_BINANCE__REST=f"{http}/binance",
+        TICKFOLD_COINBASE__WEBSOCKET=f"{url}/coinbase",
+        TICKFOLD_COINBASE__REST=f"{http}/coinbase",
+        TICKFOLD_KUCOIN__REST=f"{http}/kucoin",
+    )
     command = [str(COMMAND), "record", "--dir", str(folder), "--json", *arguments]
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=settings, cwd=folder) as process:
         try:
@@ -72,7 +80,7 @@ def ids(path: Path) -> list[int]:
 
 
 def test_a_minute_or_less_of_a_live_feed_becomes_a_capture_that_replays(tmp_path: Path, url: str) -> None:
-    with recording(tmp_path, url, "--minutes", "0.05") as process:
+    with recording(tmp_path, url, "--symbols", "BTC/USDT", "--minutes", "0.05") as process:
         out, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, err) == (0, "")
     said = json.loads(out)
@@ -92,8 +100,30 @@ def test_a_minute_or_less_of_a_live_feed_becomes_a_capture_that_replays(tmp_path
     assert json.loads(replayed.stdout)["inputs"] == said["ticks"] + said["quotes"]
 
 
+def test_three_feeds_become_three_captures_and_parquet(tmp_path: Path, url: str) -> None:
+    symbols = "binance:BTC/USDT,coinbase:BTC/USD,coinbase:ETH/USD,kucoin:ANKR/BTC"
+    with recording(
+        tmp_path, url, "--feeds", "binance,coinbase,kucoin", "--symbols", symbols, "--parquet", "--minutes", "0.05"
+    ) as process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (0, "")
+    said = json.loads(out)
+    captures = {Path(path).name.partition("-")[0]: Path(path) for path in said["files"]}
+    assert sorted(captures) == ["binance", "coinbase", "kucoin"]
+    assert {Capture(path).feed() for path in captures.values()} == set(captures)
+    rows = dict.fromkeys(("trades", "quotes"), 0)
+    for path in map(Path, said["parquet"]):
+        rows[path.stem.rpartition("_")[2]] += pq.read_metadata(path).num_rows
+    assert rows == {"trades": said["ticks"], "quotes": said["quotes"]}
+    with gzip.open(captures["kucoin"]) as file:
+        kinds = [json.loads(line)["kind"] for line in file]
+    assert kinds[:2] == ["http", "connect"]  # the token, then the dial
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {Path(path).name for path in (*said["files"], *said["parquet"])}
+
+
 def test_an_interrupt_completes_the_file(tmp_path: Path, url: str) -> None:
-    with recording(tmp_path, url) as process:
+    with recording(tmp_path, url, "--symbols", "BTC/USDT") as process:
         wait_for_lines(tmp_path, process, 50)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE_S)
@@ -125,7 +155,7 @@ def test_after_a_kill_the_next_one_completes_what_was_left(tmp_path: Path, url: 
     ("arguments", "code", "said"),
     [
         (("--symbols", "NO/SUCH"), 2, "tickfold: NO/SUCH: not in the product list of binance"),
-        (("--feeds", "mtgox"), 2, "'mtgox': expected binance"),
+        (("--feeds", "mtgox"), 2, "'mtgox': expected binance, coinbase, kucoin"),
         (("--minutes", "0"), 2, "expected minutes, a number above 0"),
         (("--minutes", "0.01"), 3, "no message was received in 0.01 min: ws://127.0.0.1:1"),
     ],
