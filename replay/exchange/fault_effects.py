@@ -14,6 +14,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import structlog
+
 from engine.errors import ConfigError
 from replay.exchange.client import TEXT, frame_of
 from replay.exchange.fault_plan import Fault, OfMessages
@@ -50,6 +52,7 @@ class Stage:
         self.counts: Counter[str] = Counter()
         self.begun = 0.0
         self._exchange: Exchange | None = None
+        self._log = structlog.get_logger()
         self._timers: dict[asyncio.TimerHandle, None] = {}
 
     @property
@@ -93,9 +96,11 @@ class Stage:
         """Return the clients of these feeds, oldest first."""
         return [client for client in self.exchange.clients if client.venue.feed in feeds]
 
-    def note(self, kind: str, feed: str, symbol: str, detail: str) -> None:
-        """Note what was done."""
+    def note(self, kind: str, feed: str, symbol: str, detail: str, is_logged: bool = True) -> None:
+        """Note what was done; `is_logged` is for what is rare enough to be read."""
         self.counts[kind] += 1
+        if is_logged:
+            self._log.info(detail, fault=kind, exchange=feed, symbol=symbol)
         self.done.append(Done(round(self.now - self.begun, 6), kind, feed, symbol, detail))
 
 
@@ -229,15 +234,15 @@ class Effect:
         self.hits += 1
         self.total += 1
 
-    def note(self, feed: str, symbol: str, detail: str) -> None:
+    def note(self, feed: str, symbol: str, detail: str, is_logged: bool = True) -> None:
         """Tell what was done."""
-        self.stage.note(self.fault.kind, feed, spelled(self._spelling.get(feed, {}), symbol), detail)
+        self.stage.note(self.fault.kind, feed, spelled(self._spelling.get(feed, {}), symbol), detail, is_logged)
 
     def tell(self, client: Client, message: Message, detail: str) -> None:
         """Count and tell what was done with a message."""
         self.hit()
         ids = f" {_few(message.ids)}" if message.ids else ""
-        self.note(client.venue.feed, message.symbol, f"{message.kind}{ids}: {detail}")
+        self.note(client.venue.feed, message.symbol, f"{message.kind}{ids}: {detail}", is_logged=False)
 
     def status(self) -> dict[str, Any]:
         """Return what `GET /` says of it."""
