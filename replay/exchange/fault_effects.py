@@ -100,7 +100,7 @@ class Stage:
         """Note what was done; `is_logged` is for what is rare enough to be read."""
         self.counts[kind] += 1
         if is_logged:
-            self._log.info(detail, fault=kind, exchange=feed, symbol=symbol)
+            self._log.warning(detail, fault=kind, exchange=feed, symbol=symbol)
         self.done.append(Done(round(self.now - self.begun, 6), kind, feed, symbol, detail))
 
 

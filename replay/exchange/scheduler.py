@@ -251,6 +251,13 @@ class Scheduler:
                 continue
             client.wakes_at = None
             if client.is_held:
+                # Who is not heard is not blamed for its silence; all else goes on.
+                if client.ping_at is not None and client.ping_at <= now:
+                    self._ping(client, now)
+                if client.session.due is not None and client.session.due <= now:
+                    self._see(client, now)
+                    said = [one for one in client.session.timer(now) if isinstance(one, bytes)]
+                    self._say_all(client, said, "heartbeat", now)
                 self._wake_at(client, now + HELD_S)
                 continue
             if client.ends_at is not None and client.ends_at <= now:
@@ -266,7 +273,8 @@ class Scheduler:
     def _ping(self, client: Client, now: float) -> None:
         """Ping a client, or disconnect it if it has not answered for too long."""
         limits = client.venue.limits
-        if client.unanswered_since is not None and now - client.unanswered_since >= limits.pong_s:
+        since = None if client.is_held else client.unanswered_since
+        if since is not None and now - since >= limits.pong_s:
             self._hang_up(client, Hangup(WSCloseCode.POLICY_VIOLATION, "Pong timeout", MISSED_PINGS))
             return
         client.ping_at = now + (limits.ping_s or 0.0)

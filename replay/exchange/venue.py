@@ -192,8 +192,8 @@ class Faults(Protocol):
     def begin(self, exchange: Exchange) -> None:
         """The exchange listens: from here on moments can be arranged. Raises ConfigError for a plan that does not fit it.
 
-        There are `exchange.venues`, `clients`, `say`, `close` and `renumber(feed, symbol, first_id)`, with which the ids of a
-        symbol go on from another one: in messages, history and `traded`. A client has `abort`, `hold` and `release`.
+        There are `exchange.venues`, `clients`, `say` and `close`; a client has `abort`, `hold` and `release`, and a venue's market
+        `renumber` and `stand_still`, with which its history and what it traded agree.
         """
 
     def end(self) -> None:

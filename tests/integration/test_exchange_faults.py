@@ -481,6 +481,17 @@ def test_an_exchange_that_does_not_read_answers_nothing_until_it_does() -> None:
     stage(table("deaf", for_s=4), later)
 
 
+def test_an_exchange_that_does_not_read_goes_on_to_speak() -> None:
+    async def story(here: Setting) -> None:
+        heard = await here.listen("coinbase")
+        await here.until(9)
+        beats = [at_s for at_s, document in heard.documents() if document["channel"] == "heartbeats"]
+        assert len(beats) >= 7
+        assert between(heard.ticks(), 2, 9)
+
+    stage(table("deaf", at_s=1, for_s=10), story, "coinbase")
+
+
 def test_lag_keeps_the_order_and_shuffle_and_delay_do_not() -> None:
     heard: dict[str, Heard] = {}
 
