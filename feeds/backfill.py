@@ -125,6 +125,8 @@ class Backfill:
         self._restarts = Restarts(taken)
         self._jobs: deque[_Job] = deque()
         self._looks: dict[str, _Look] = {}
+        self._before: dict[str, int | None] = {}
+        """Newest ids of symbols from before they fell mute."""
         self._ended: dict[str, list[Span]] = {}
         """Spans of jobs that have ended, as far as the ingress has not heard of it yet."""
         self._wake = asyncio.Event()
@@ -185,6 +187,16 @@ class Backfill:
             for symbol in symbols:
                 self._look(symbol, 0, since_ns)
 
+    def muted(self, symbols: Sequence[str]) -> None:
+        """Trades of these symbols may be missing from here on; `reconnected` follows once they are heard again."""
+        for symbol in symbols if not self._history.proves_gaps else ():
+            self._before.setdefault(symbol, self._taken.newest_id(symbol))
+
+    def unmuted(self, symbols: Sequence[str]) -> None:
+        """These were not mute after all."""
+        for symbol in symbols:
+            self._before.pop(symbol, None)
+
     def missed(self, symbols: Sequence[str]) -> None:
         """Messages of a connection were lost: any of its symbols may have a newer trade than we know."""
         for symbol in symbols:
@@ -214,6 +226,7 @@ class Backfill:
         self._wake.set()
 
     def _look(self, symbol: str, after_ns: int, since_ns: int | None) -> None:
+        newest = self._before.pop(symbol, None) or self._taken.newest_id(symbol)
         known = self._looks.get(symbol)
         if known is not None:
             if since_ns is not None:
@@ -225,7 +238,7 @@ class Backfill:
             now + after_ns,
             now + after_ns + self._give_up_ns,
             since_ns,
-            self._taken.newest_id(symbol),
+            newest,
             self._new_retries(),
         )
         self._wake.set()

@@ -20,7 +20,7 @@ from engine.events import Event, FeedStatus, Tick
 from engine.health import FeedHealth
 from feeds.handover import Handover
 from feeds.link import Link, Outside, Owner
-from feeds.liveness import Recovered, SymbolWatch
+from feeds.liveness import Recovered, Stalled, SymbolWatch
 from feeds.skew import ClockSkew
 from feeds.speech import Report
 from feeds.subscriptions import few
@@ -46,7 +46,13 @@ class Desk(Protocol):
         """Stop a connection, in the background."""
 
     def reconnected(self, symbols: Sequence[str], since_ns: int) -> None:
-        """Symbols are heard again that were not since `since_ns`; 0 if they never were."""
+        """Symbols are heard again that were not since about `since_ns`; 0 if they never were."""
+
+    def muted(self, symbols: Sequence[str]) -> None:
+        """These symbols may be mute; they are `reconnected` once that is over."""
+
+    def unmuted(self, symbols: Sequence[str]) -> None:
+        """These are not mute after all."""
 
     def missed(self, symbols: Sequence[str]) -> None:
         """Messages of these symbols were lost."""
@@ -73,6 +79,8 @@ class Line:
         self._note = watch.note
         self._skew = skew
         self._is_up = False
+        self._doubted: dict[str, None] = {}
+        self._mute_since = self._mute_told = 0
         self._refused: dict[str, None] = {}
         self._down_since = 0
         self._sample: Tick | None = None
@@ -132,9 +140,7 @@ class Line:
 
     def look(self, now: int) -> None:
         """Look after the symbols and after the handover (`now`: ns)."""
-        for change in self.watch.look(now):
-            status: Said = "recovered" if isinstance(change, Recovered) else "stalled"
-            self._tell(self.link, status, change.detail, change.symbol)
+        self._look_for_mutes(now)
         if self._sample is not None:
             self._skew.note(self._sample.received, self._sample.timestamp)
             self._sample = None
@@ -162,6 +168,35 @@ class Line:
             self._remedy_wait_ns = STALL_FIRST_NS if calm else min(2 * self._remedy_wait_ns, STALL_LONGEST_NS)
             self._remedied_at = now
             self._renew(now, f"{few(mute)} mute")
+
+    def _look_for_mutes(self, now: int) -> None:
+        """Tell of symbols that are mute, or no longer; then have asked for what they were mute about: not everywhere do ids tell.
+
+        What has not been heard since one of them was found mute may have been mute with it.
+        """
+        is_over = False
+        for change in self.watch.look(now):
+            is_stall = isinstance(change, Stalled)
+            self._tell(
+                self.link, "recovered" if isinstance(change, Recovered) else "stalled", change.detail, change.symbol
+            )
+            if is_stall and not self._doubted:
+                self._mute_since, self._mute_told = now - change.silent_ns, now
+                self._doubted = dict.fromkeys(self.symbols)
+                self._desk.muted(self.symbols)
+            elif is_stall and change.symbol not in self._doubted:
+                self._doubted[change.symbol] = None
+                self._desk.muted((change.symbol,))
+            is_over |= isinstance(change, Recovered) and change.symbol in self._doubted
+        if is_over:
+            self._desk.reconnected(tuple(self._doubted), self._mute_since)
+            self._doubted = dict.fromkeys(self.watch.stalled)
+            self._desk.muted(tuple(self._doubted))
+        elif self._doubted:
+            heard = [symbol for symbol in self._doubted if self.watch.heard_at(symbol) > self._mute_told]
+            for symbol in heard:
+                del self._doubted[symbol]
+            self._desk.unmuted(heard)
 
     # -- what passes
 

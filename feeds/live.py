@@ -256,6 +256,14 @@ class Feed:
         if self.backfill is not None:
             self.backfill.reconnected(symbols, since_ns)
 
+    def muted(self, symbols: Sequence[str]) -> None:
+        if self.backfill is not None:
+            self.backfill.muted(symbols)
+
+    def unmuted(self, symbols: Sequence[str]) -> None:
+        if self.backfill is not None:
+            self.backfill.unmuted(symbols)
+
     def missed(self, symbols: Sequence[str]) -> None:
         if self.backfill is not None:
             self.backfill.missed(symbols)

@@ -183,6 +183,10 @@ class SymbolWatch:
         known = [watched.said is Stalled for watched in self._symbols.values() if watched.threshold is not None]
         return bool(known) and all(known)
 
+    def heard_at(self, symbol: str) -> int:
+        """When `symbol` was last heard, below 0 if it never was."""
+        return self._heard.get(symbol, NEVER)
+
     def threshold_ns(self, symbol: str) -> int | None:
         """How long a silence of `symbol` would be a stall, as of its last message; None while too little is known of it."""
         watched = self._symbols.get(symbol)
