@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 from replay.rewrite import Trade
 
-
 BEFORE: Final = -1
 """Position at which nothing of a tape has happened yet."""
 

@@ -93,7 +93,7 @@ class CoinbaseSession:
         if self._heartbeat_at is None or now < self._heartbeat_at:
             return ()
         # Beats that were missed are not made up for.
-        self._heartbeat_at += max(1, (now - self._heartbeat_at) // HEARTBEAT_S) * HEARTBEAT_S
+        self._heartbeat_at += ((now - self._heartbeat_at) // HEARTBEAT_S + 1) * HEARTBEAT_S
         return (self._heartbeat(),)
 
     def _subscribe(self, ask: _Ask, now: float) -> Sequence[bytes]:

@@ -109,7 +109,7 @@ class CoinbaseExchangeSession:
             return (Hangup(POLICY_VIOLATION, "no subscription within 5 seconds", "no subscription"),)
         if self._heartbeat_at is None or now < self._heartbeat_at:
             return ()
-        self._heartbeat_at += max(1, (now - self._heartbeat_at) // HEARTBEAT_S) * HEARTBEAT_S
+        self._heartbeat_at += ((now - self._heartbeat_at) // HEARTBEAT_S + 1) * HEARTBEAT_S
         view = self._market.sent_view()
         return [self._heartbeat(product, view) for product in self._channels.get("heartbeat", {})]
 

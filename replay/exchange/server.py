@@ -248,7 +248,7 @@ class Exchange:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
-        for waiting in list(self._unanswered):
+        for waiting in tuple(self._unanswered):
             waiting.cancel()
         for client in self.clients:
             client.release()
