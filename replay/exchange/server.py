@@ -94,7 +94,7 @@ class Exchange:
         self._scheduler = Scheduler(self.venues, self.faults, unread_bytes_max, self._log)
         self._accounts: dict[tuple[str, str], Account] = {}
         self._joined = 0
-        self._unanswered: set[asyncio.Future[None]] = set()
+        self._unanswered: dict[asyncio.Future[None], None] = {}
         self._runner: web.AppRunner | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -386,14 +386,14 @@ class Exchange:
         if len(self._unanswered) >= UNANSWERED_MAX:
             return
         waiting = asyncio.get_running_loop().create_future()
-        self._unanswered.add(waiting)
+        self._unanswered[waiting] = None
         try:
             while request.transport is not None and not request.transport.is_closing():
                 done, _ = await asyncio.wait([waiting], timeout=CLOSE_S)
                 if done:
                     return
         finally:
-            self._unanswered.discard(waiting)
+            self._unanswered.pop(waiting, None)
 
     def _account(self, venue: Venue, request: web.Request) -> Account:
         key = venue.feed, request.remote or ""
