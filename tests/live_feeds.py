@@ -12,10 +12,10 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from engine.clock import Clock, LiveClock
-from engine.config import BinanceConfig, FeedsConfig
+from engine.config import BinanceConfig, Config, FeedsConfig
 from engine.events import Event, FeedStatus, Tick
 from feeds.live import Feed
-from feeds.venues import binance_feed
+from feeds.venues import feed_of
 
 DEADLINE_S = 20.0
 QUICK = FeedsConfig(backoff_first_s=0.02, backoff_max_s=0.1, connect_s=10.0, acknowledge_s=10.0)
@@ -101,6 +101,8 @@ class Exchange:
         self.refusals: list[web.Response] = []
         """HTTP answers to the next dials."""
         self.dials: list[float] = []
+        self.listed: dict[str, str] = {}
+        """BASE/QUOTE of its product list to their status."""
         self.acknowledges = True
         self.headers: dict[str, str] = {}
         """Of the answer to an upgrade."""
@@ -132,6 +134,8 @@ class Exchange:
             await self._runner.cleanup()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/api/v3/exchangeInfo":
+            return web.json_response({"symbols": [_product(*of) for of in self.listed.items()]})
         self.dials.append(asyncio.get_running_loop().time())
         self._changes.notify()
         if self.refusals:
@@ -161,6 +165,11 @@ class Exchange:
             await client.ws.send_str(json.dumps({"result": None, "id": asked["id"]}))
 
 
+def _product(symbol: str, status: str) -> dict[str, Any]:
+    base, _, quote = symbol.partition("/")
+    return {"symbol": base + quote, "status": status, "baseAsset": base, "quoteAsset": quote}
+
+
 class World:
     """An exchange, an inbox, and the feeds between them."""
 
@@ -172,9 +181,26 @@ class World:
         self.clock = clock
         self.runs: list[tuple[Feed, asyncio.Task[None]]] = []
 
-    def run(self, symbols: Sequence[str] = (BTC,), feeds: FeedsConfig = QUICK, raw: Any = None, **binance: Any) -> Feed:
-        config = msgspec.structs.replace(BinanceConfig(websocket=self.exchange.address, streams=("trade",)), **binance)
-        feed = binance_feed(config, feeds, symbols, clock=self.clock, inbox=self.box, seed=1, raw=raw)
+    def run(
+        self,
+        symbols: Sequence[str] = (BTC,),
+        feeds: FeedsConfig = QUICK,
+        raw: Any = None,
+        refresh_products: bool = False,
+        **binance: Any,
+    ) -> Feed:
+        address = self.exchange.address
+        venue = BinanceConfig(websocket=address, rest=address.replace("ws:", "http:"), streams=("trade",))
+        feed = feed_of(
+            "binance",
+            Config(binance=msgspec.structs.replace(venue, **binance), feeds=feeds),
+            symbols,
+            clock=self.clock,
+            inbox=self.box,
+            seed=1,
+            raw=raw,
+            refresh_products=refresh_products,
+        )
         task = asyncio.get_running_loop().create_task(feed.run())
         task.add_done_callback(lambda _: self.changes.notify())
         self.runs.append((feed, task))
