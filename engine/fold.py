@@ -36,7 +36,7 @@ from engine.events import (
     WindowOverflow,
 )
 from engine.indicator import Span
-from engine.ingress import BAD_PRICE, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
+from engine.ingress import BAD_PRICE, CONTIGUOUS, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
 from engine.input_digest import hash_inputs
 from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
 from engine.state import ActorState, FoldState, KeyState, lane_digest, state_digest
@@ -325,11 +325,16 @@ class Fold:
         return None if code is None else self.ingress.newest_id(code)
 
     def counts(self, key: Key) -> tuple[int, int]:
-        """Return how many trades of a key were folded, and how many inputs were late."""
+        """Return how many trades of a key were folded, and how many were late.
+
+        Where ids have holes by design, one that was never seen may count as taken: there duplicates are among the late.
+        """
         code = self.keys.find(key)
         if code is None or code >= len(self.ingress.counts):
             return 0, 0
-        return self.ingress.counts.item(code, TRADE), self.ingress.counts.item(code, LATE)
+        counts = self.ingress.counts[code]
+        doubtful = 0 if self.ingress.state[code, CONTIGUOUS] else counts.item(DUPLICATE)
+        return counts.item(TRADE), counts.item(LATE) + doubtful
 
     def forgotten(self, key: Key) -> int:
         """Return how many spans of missing ids of a key had to be forgotten."""

@@ -215,6 +215,9 @@ class Backfill:
                 self._jobs.remove(job)
                 self._end(symbol, job.span, sorted(job.left + job.gone), "the exchange numbers its trades anew")
             self._say("restarted", symbol, "the exchange numbers its trades anew; the next one begins a new count")
+            if not self._history.proves_gaps:  # those that came meanwhile counted as taken
+                self._before.pop(symbol, None)
+                self._look(symbol, 0, None)
 
     # -- jobs
 
