@@ -11,6 +11,7 @@ Reference   https://developers.binance.com/docs/binance-spot-api-docs/web-socket
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -149,7 +150,12 @@ def session_of(path: str, streams: str | None) -> BinanceSession | None:
 
 def wrapped(stream: str, payload: bytes) -> bytes:
     """Return a payload in its combined form."""
-    return b'{"stream":' + _encode(stream) + b',"data":' + payload + b"}"
+    return _before(stream) + payload + b"}"
+
+
+@functools.lru_cache(maxsize=STREAMS_MAX)
+def _before(stream: str) -> bytes:
+    return b'{"stream":' + _encode(stream) + b',"data":'
 
 
 def _names(text: str) -> list[str]:

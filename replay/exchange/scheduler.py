@@ -320,12 +320,16 @@ class Scheduler:
             self._until[feed] = market.position()
             due = self._due[feed] = _all_due(market, self._until[feed])
         shown = pace.shifted(market.skew_ns)
+        faults, moved = self._faults, market.moved
         for count, (tape, one) in enumerate(due, 1):
-            stream = tape.stream(one)
+            # As tape.stream and tape.payload: calls cost as much as what they do.
+            _, number, loop, index = one
+            track = tape.tracks[number]
+            stream = track.streams[index]
             clients = subscribers.get(stream)
             if clients:
-                payload = tape.payload(one, shown, market.moved)
-                if self._faults is None:
+                payload = track.payload(loop, index, shown, moved)
+                if faults is None:
                     _render(stream, payload, clients)
                 else:
                     self._render_with_faults(market, tape, one, payload, clients, now)
@@ -411,6 +415,10 @@ def _until_next(market: Market) -> float | None:
 
 def _render(stream: str, payload: bytes, clients: Sequence[Client]) -> None:
     """Give each client its frame; those of one form get the same."""
+    if len(clients) == 1:
+        (client,) = clients
+        client.frames.append(frame_of(TEXT, client.session.message(stream, payload)))
+        return
     shared: dict[object, bytes] = {}
     for client in clients:
         session = client.session
