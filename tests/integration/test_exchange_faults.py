@@ -100,6 +100,7 @@ class Setting:
         self.exchange, self.session, self._loop = exchange, session, loop
         self._begun = loop.time()
         self.host = exchange.url.removeprefix("ws://")
+        self._connections: list[aiohttp.ClientWebSocketResponse] = []
         self._listeners: list[asyncio.Task[None]] = []
 
     @property
@@ -116,7 +117,9 @@ class Setting:
                 answer.raise_for_status()
                 data = (await answer.json())["data"]
             address = f"{data['instanceServers'][0]['endpoint']}?token={data['token']}&connectId=c1"
-        return await self.session.ws_connect(address, autoping=False, autoclose=False, max_msg_size=1 << 24)
+        connection = await self.session.ws_connect(address, autoping=False, autoclose=False, max_msg_size=1 << 24)
+        self._connections.append(connection)
+        return connection
 
     def requests(self, feed: str, symbols: Sequence[str] = ()) -> list[dict[str, Any]]:
         """What subscribes to trades and quotes of symbols (as the exchange spells them), all if none is named."""
@@ -180,6 +183,7 @@ class Setting:
         for listener in self._listeners:
             listener.cancel()
         await asyncio.gather(*self._listeners, return_exceptions=True)
+        await asyncio.gather(*(connection.close() for connection in self._connections))
 
 
 def stage(
