@@ -48,11 +48,13 @@ def _case(
     seconds: float = SHORT_S,
     weather: tuple[Weather, ...] = (),
     held: tuple[tuple[float, float, float], ...] = (),
+    flips: tuple[tuple[float, int], ...] = (),
     settings: dict[str, Any] | None = None,
+    calm: bool = False,
     only: int | None = None,
     **bounds: Any,
 ) -> list[Case]:
-    """Make a case for each feed; `only` is the number of the symbol that it concerns, if it is one."""
+    """Make a case for each feed. `only`: the number of the symbol that it concerns, if it is one; `calm`: it concerns none."""
     cases = []
     for feed in feeds:
         symbols = SYMBOLS[feed]
@@ -61,10 +63,11 @@ def _case(
             faults=make(feed, symbols[0 if only is None else only]),
             weather=weather,
             held=held,
+            flips=flips,
             seconds=seconds,
             settings=((feed, settings),) if settings else (),
         )
-        disturbed = None if only is None else (symbols[only],)
+        disturbed = () if calm else None if only is None else (symbols[only],)
         if number == 12 and only is not None:
             bounds["gone"] = (symbols[only],)
         cases.append(
@@ -77,7 +80,7 @@ def singles() -> list[Case]:
     """Each failure alone."""
     case = _case
     return [
-        *case(0, "nothing wrong", lambda *_: (), over_s=0, recovers_s=1, is_lossless=True),
+        *case(0, "nothing wrong", lambda *_: (), over_s=0, recovers_s=1, calm=True),
         *case(
             1, "all streams mute", lambda *_: (plan.Mute(at_s=KNOWN_S, for_s=12),), over_s=KNOWN_S + 12, recovers_s=3, seconds=KNOWN_END_S,
             mute_s=KNOWN_S, is_lossless=True,
@@ -109,7 +112,7 @@ def singles() -> list[Case]:
         *case(3, "reset, without a word", lambda *_: (plan.Close(at_s=15, code=1006),), over_s=15, recovers_s=5),
         *case(
             3, "renewed before the cut", lambda *_: (), over_s=0, recovers_s=1, settings={"connection_max_s": 15.0},
-            feeds=FEEDS, is_lossless=True,
+            calm=True, tells=("connected",),
         ),
         *case(
             4, "closed again and again, 429", lambda *_: (
@@ -117,11 +120,14 @@ def singles() -> list[Case]:
                 plan.Limit(at_s=10, for_s=8, on=("upgrade", "token"), retry_after_s=3),
             ), over_s=20, recovers_s=25, seconds=60, tells=("rate_limited",),
         ),
+        *case(
+            4, "40 changes of symbols in a second", lambda *_: (), flips=((10.0, 20),), over_s=12, recovers_s=1, only=1, unproved=True,
+        ),
         *case(5, "token expires", lambda *_: (plan.Expire(venue="kucoin", at_s=0, for_s=30, age_s=10),), feeds=("kucoin",), over_s=30),
         *case(5, "token is old at the dial", lambda *_: (
             plan.Close(at_s=12, code=1006), plan.Expire(venue="kucoin", at_s=11, for_s=15, dials=2),
         ), feeds=("kucoin",), over_s=26, recovers_s=8),
-        *case(6, "trades sent twice", lambda *_: (plan.Repeat(at_s=5, for_s=30, share=0.3, last=5),), over_s=35, recovers_s=1),
+        *case(6, "trades sent twice", lambda *_: (plan.Repeat(at_s=5, for_s=30, share=0.3, last=5),), over_s=35, recovers_s=1, calm=True),
         *case(7, "burst", lambda *_: (plan.Burst(at_s=10, for_s=15, faster=20.0),), over_s=25, recovers_s=2),
         *case(7, "own loop held", lambda *_: (), held=((10.0, 12.0, 0.7),), over_s=22, recovers_s=2),
         *case(7, "exchange does not read", lambda *_: (plan.Deaf(at_s=12, for_s=10),), over_s=22, recovers_s=10, dropped=("no pong",)),
@@ -137,7 +143,7 @@ def singles() -> list[Case]:
             one
             for how in ("oversize", "fragments", "cut", "nul", "utf8", "binary", "empty")
             for one in case(
-                13, f"garbage: {how}", lambda *_, how=how: (plan.Garble(at_s=8, for_s=15, share=0.03, how=how),), over_s=23,
+                13, f"garbage: {how}", lambda *_, how=how: (plan.Garble(at_s=8, for_s=15, share=0.005 if how == "oversize" else 0.04, how=how),), over_s=23,
                 recovers_s=8, unproved=True, feeds=("binance",) if how != "cut" else FEEDS,
             )
         ],
@@ -147,7 +153,7 @@ def singles() -> list[Case]:
             15, "one symbol's gap", lambda _, symbol: (plan.Gap(at_s=12, for_s=10, symbols=(symbol,), share=0.4),), over_s=22, only=1,
             unproved=True, recovers_s=1, is_lossless=True,
         ),
-        *case(16, "quiet symbol", lambda *_: (), over_s=0, recovers_s=1, seconds=130.0, only=0, feeds=("binance", "coinbase", "kucoin")),
+        *case(16, "quiet symbol", lambda *_: (), over_s=0, recovers_s=1, seconds=130.0, calm=True, feeds=("binance", "coinbase", "kucoin")),
         *case(17, "black hole", lambda *_: (plan.Blackhole(at_s=12, for_s=8),), over_s=20, recovers_s=30, seconds=60),
         *case(17, "half-open, one way", lambda *_: (), weather=(Weather("one-way black hole", KNOWN_S, 6),), over_s=KNOWN_S + 6, recovers_s=15, seconds=KNOWN_END_S, mute_s=KNOWN_S),
         *case(17, "no such name", lambda *_: (), weather=(Weather("no name", 10, 15),), over_s=25, recovers_s=20, seconds=60),
@@ -158,8 +164,8 @@ def singles() -> list[Case]:
         *case(17, "maintenance, 503", lambda *_: (
             plan.Close(at_s=10), plan.Refuse(at_s=10, for_s=6, status=503, retry_after_s=2),
         ), over_s=16, recovers_s=10),
-        *case(18, "unknown types", lambda *_: (plan.Unknown(at_s=5, for_s=30, share=0.2, how="type"),), over_s=35, recovers_s=1),
-        *case(18, "unknown fields", lambda *_: (plan.Unknown(at_s=5, for_s=30, share=0.5, how="field"),), over_s=35, recovers_s=1),
+        *case(18, "unknown types", lambda *_: (plan.Unknown(at_s=5, for_s=30, share=0.2, how="type"),), over_s=35, recovers_s=1, calm=True),
+        *case(18, "unknown fields", lambda *_: (plan.Unknown(at_s=5, for_s=30, share=0.5, how="field"),), over_s=35, recovers_s=1, calm=True),
         *case(19, "history behind", lambda *_: (
             plan.Gap(at_s=10, for_s=6, share=0.2), plan.Rest(at_s=10, for_s=15, behind=30),
         ), over_s=25, recovers_s=1, unproved=True),

@@ -1,6 +1,6 @@
 """Markets that are made up, in messages that are not: capture lines of each feed, out of one seed.
 
-Three symbols: one that trades ten times a second and never pauses for as long as 0.9 s, a calm one, and one that is silent for up to
+Three symbols: one that trades seven times a second and never pauses for as long as 0.9 s, a calm one, and one that is silent for up to
 43 s, as NEXO/USDT was. Trade ids are contiguous, but for KuCoin's. Each trade and each quote is a message as the exchange sends it
 today; what a session says by itself (acknowledgements, heartbeats, snapshots) is the loopback exchange's.
 """
@@ -45,7 +45,7 @@ class Manner(NamedTuple):
 
 
 MANNERS: Final = (
-    Manner(0.1, 0.6, 61_837.63, 3_735_683_259, 0.5),
+    Manner(0.15, 0.6, 61_837.63, 3_735_683_259, 0.5),
     Manner(0.8, 3.0, 2_683.80, 1_541_003_117, 2.0),
     Manner(30.0, 43.0, 1.1284, 20_512_048, 40.0),
 )

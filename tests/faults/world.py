@@ -67,6 +67,8 @@ class Scenario(NamedTuple):
     weather: tuple[Weather, ...] = ()
     held: tuple[tuple[float, float, float], ...] = ()
     """At s, for s: our own loop is held for so many s of each second."""
+    flips: tuple[tuple[float, int], ...] = ()
+    """At s, so many times within a second: the calm symbol is removed, and added again."""
     seconds: float = 60.0
     market: int = 0
     """Seed of the market."""
@@ -218,6 +220,7 @@ class World:
             *(self.loop.create_task(self._blow(one)) for one in scenario.weather),
         ]
         helpers += [self.loop.create_task(self._hold(*held)) for held in scenario.held]
+        helpers += [self.loop.create_task(self._flip(*flip)) for flip in scenario.flips]
         try:
             await asyncio.sleep(scenario.seconds + (UNPROVED_SETTLE_S if "kucoin" in scenario.feeds else SETTLE_S))
             while self._is_asking() and self.outcome.settled_s < SETTLE_MAX_S:
@@ -306,6 +309,15 @@ class World:
         for _ in range(round(for_s)):
             self.loop.hold(share)
             await asyncio.sleep(1.0 - share)
+
+    async def _flip(self, at_s: float, times: int) -> None:
+        await asyncio.sleep(at_s)
+        for _ in range(times):
+            for name, feed in zip(self.scenario.feeds, self.feeds, strict=True):
+                feed.remove(SYMBOLS[name][1])
+                await asyncio.sleep(0.5 / times)
+                feed.add(SYMBOLS[name][1])
+            await asyncio.sleep(0.5 / times)
 
     async def _blow(self, weather: Weather) -> None:
         """Let a weather come and go."""
