@@ -44,15 +44,12 @@ class Trade(
         "trade_id": "t",
         "price": "p",
         "volume": "q",
-        "buyer_order_id": "b",
-        "seller_order_id": "a",
         "time": "T",
         "buyer_is_maker": "m",
         "is_best_match": "M",
-        "execution": "X",
     },
 ):
-    """A trade made on the market. X is of USD-M, where the insurance fund and ADL trade too; order ids were sent until 2024."""
+    """A trade as it is today: without the order ids that were sent until 2024, and without the X of USD-M."""
 
     event_time: _Time
     symbol: _Name
@@ -61,10 +58,7 @@ class Trade(
     volume: Number
     time: _Ms
     buyer_is_maker: bool
-    is_best_match: bool = True
-    buyer_order_id: Identifier = 0
-    seller_order_id: Identifier = 0
-    execution: Literal["MARKET"] | None = None
+    is_best_match: bool
 
 
 class AggTrade(
@@ -98,7 +92,7 @@ class AggTrade(
     last_id: int
     time: _Ms
     buyer_is_maker: bool
-    is_best_match: bool = True
+    is_best_match: bool
 
 
 class Book(

@@ -32,11 +32,12 @@ _Ms: TypeAlias = Annotated[int, Meta(ge=0, le=(2**63 - 1) // NS_PER_MS)]
 
 
 class _Trade(msgspec.Struct, gc=False):
-    symbol: Word
+    # In today's order on the wire, where the parser looks for each field first.
+    price: Number
     sequence: Identifier
     side: Literal["buy", "sell"]
     size: Number
-    price: Number
+    symbol: Word
     time: _Ns
 
 
@@ -46,11 +47,11 @@ class _Match(msgspec.Struct, gc=False, tag_field="subject", tag="trade.l3match")
 
 
 class _Best(msgspec.Struct, gc=False):
-    sequence: Identifier
     best_ask: Number = msgspec.field(name="bestAsk")
-    best_bid_size: Number = msgspec.field(name="bestBidSize")
     best_ask_size: Number = msgspec.field(name="bestAskSize")
     best_bid: Number = msgspec.field(name="bestBid")
+    best_bid_size: Number = msgspec.field(name="bestBidSize")
+    sequence: Identifier
     time: _Ms | None = None
     time_of_the_example: _Ms | None = msgspec.field(default=None, name="Time")
 

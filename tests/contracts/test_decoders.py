@@ -16,13 +16,13 @@ from engine.errors import DecodeError
 from engine.events import Event, Quote, Tick
 from feeds import DECODERS, Decoder, decoder
 from tests.captures import DATA, lines, messages, samples
+from tests.heavy_frames import heavy
 
 FEEDS = sorted(DECODERS)
 CUT = ("coinbase", "coinbase_exchange", "kucoin")
 """The feeds whose whole cut lies in tests/data; Binance's recording is compared in tests/feeds/test_binance.py."""
 RECEIVED = 1_786_309_548_258_000_000
 INT64_MAX = 2**63 - 1
-SIZE = 64 * 1024
 EXCHANGE = {"coinbase_exchange": "coinbase"}
 
 _decoders = {feed: decoder(feed) for feed in FEEDS}
@@ -280,45 +280,9 @@ def test_text_that_is_no_utf_8_breaks_the_protocol_wherever_it_stands(feed: str)
 # ------------------------------------------------------------------------------------------------------------ time
 
 
-def stuffed(unit: bytes, head: bytes = b"", tail: bytes = b"") -> bytes:
-    return head + unit * ((SIZE - len(head) - len(tail)) // len(unit)) + tail
-
-
-def heavy(feed: str) -> dict[str, bytes]:
-    """Return frames of 64 kB made to be costly: nested, long, of many small things, of real messages over and over."""
-    shapes = {
-        "nested arrays": b"[" * SIZE,
-        "nested objects": stuffed(b'{"x":'),
-        "empty objects": stuffed(b"{},", b"[", b"{}]"),
-        "spaces": b" " * SIZE,
-        "digits": b"9" * SIZE,
-        "long text": b'"' + b"a" * SIZE + b'"',
-        "escapes": stuffed(b"\\u00e9", b'"', b'"'),
-        "no UTF-8": b"\xff" * SIZE,
-        "unknown keys": stuffed(b'"":0,', b"{", b'"":0}'),
-    }
-    names = {"binance": "etpbTausXE", "coinbase": ("channel", "events", "timestamp")}
-    for name in names.get(feed, ("type", "subject", "topic", "data", "time", "price", "trade_id", "sequence")):
-        key = b'{"' + name.encode() + b'":'
-        shapes[f"{name}: digits"] = key + b"9" * SIZE + b"}"
-        shapes[f"{name}: number text"] = key + b'"0.' + b"3" * SIZE + b'"}'
-        shapes[f"{name}: array"] = stuffed(b"1,", key + b"[", b"1]}")
-        shapes[f"{name}: objects"] = stuffed(b"{},", key + b"[", b"{}]}")
-        shapes[f"{name}: nested"] = key + b"[" * SIZE
-        shapes[f"{name}: again and again"] = stuffed(b'"' + name.encode() + b'":1,', b"{", b'"x":1}')
-    if feed == "coinbase":
-        trade = b'{"product_id":"A","trade_id":1,"price":1,"size":1,"time":"2026-08-09T21:05:48.1Z","side":"BUY"},'
-        shapes["trades"] = stuffed(
-            trade, b'{"channel":"market_trades","events":[{"type":"u","trades":[', trade[:-1] + b"]}]}"
-        )
-        event = b'{"type":"","trades":[]},'
-        shapes["events"] = stuffed(event, b'{"channel":"market_trades","events":[', event[:-1] + b"]}")
-    return shapes
-
-
 @pytest.mark.parametrize("feed", FEEDS)
 def test_no_frame_of_64_kb_is_costly(feed: str) -> None:
-    """1 ms is the target, measured in docs/feeds.md; four times that still tells a slow shape from a busy machine."""
+    """1 ms is the target, which benchmarks/bench_decode.py measures; four times that still tells a slow shape from a busy machine."""
     for shape, frame in heavy(feed).items():
         costs = []
         for _ in range(5):
