@@ -10,6 +10,7 @@ say := @printf '%s\n'
 
 VENV := .venv
 BENCH_VENV := .venv-bench
+PEERS_VENV := .venv-peers
 BIN := $(VENV)/bin
 
 # A stamp is newer than the lock file that was installed from, so that a second call does nothing. `run` and `replay` need less
@@ -17,6 +18,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
 BENCH_STAMP := $(BENCH_VENV)/.bench-installed
+PEERS_STAMP := $(PEERS_VENV)/.peers-installed
 READY := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(RUN_STAMP))
 
 .DEFAULT_GOAL := help
@@ -61,14 +63,17 @@ lint: $(DEV_STAMP)  ## format, lint and types, without the tests
 	$(say) '== types'
 	@$(BIN)/mypy
 
-bench: $(BENCH_STAMP)  ## install the peers in .venv-bench, run all benchmarks, write benchmarks/results/
+bench: $(BENCH_STAMP)  ## install the peers in .venv-bench and .venv-peers, run all benchmarks, write benchmarks/results/
+	@$(MAKE) --no-print-directory $(PEERS_STAMP) || echo 'cryptofeed and ccxt cannot be installed: bench_decode runs without them' >&2
 	@mkdir -p benchmarks/results
 	@failed=''; \
 	for file in benchmarks/bench_*.py; do \
 	    [ -e "$$file" ] || { echo 'there is no benchmarks/bench_*.py' >&2; exit 1; }; \
 	    name=$$(basename "$$file" .py); \
 	    printf '== %s\n' "$$name"; \
-	    $(BENCH_VENV)/bin/python -m "benchmarks.$$name" || failed="$$failed $$name"; \
+	    venv=$(BENCH_VENV); \
+	    [ "$$name" != bench_decode ] || [ ! -e $(PEERS_STAMP) ] || venv=$(PEERS_VENV); \
+	    "$$venv/bin/python" -m "benchmarks.$$name" || failed="$$failed $$name"; \
 	done; \
 	[ -z "$$failed" ] || { printf 'failed:%s\n' "$$failed" >&2; exit 1; }
 
@@ -80,10 +85,11 @@ lock: $(DEV_STAMP)  ## pin again what pyproject.toml and requirements/*.in ask f
 	@$(COMPILE) pyproject.toml requirements/run.in --output-file requirements/run.txt
 	@$(COMPILE) pyproject.toml requirements/dev.in --constraint requirements/run.txt --output-file requirements/dev.txt
 	@$(COMPILE) pyproject.toml requirements/bench.in --output-file requirements/bench.txt
-	$(say) 'wrote requirements/run.txt, dev.txt and bench.txt; make install takes them up'
+	@$(COMPILE) pyproject.toml requirements/peers.in --output-file requirements/peers.txt
+	$(say) 'wrote requirements/run.txt, dev.txt, bench.txt and peers.txt; make install takes them up'
 
 clean:  ## remove the virtual environments, caches and build output
-	rm -rf $(VENV) $(BENCH_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(PEERS_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_STAMP): requirements/run.txt pyproject.toml | $(BIN)/python
@@ -104,8 +110,14 @@ $(BENCH_STAMP): requirements/bench.txt pyproject.toml | $(BENCH_VENV)/bin/python
 	@$(BENCH_VENV)/bin/python $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(PEERS_STAMP): requirements/peers.txt pyproject.toml | $(PEERS_VENV)/bin/python
+	$(say) 'installing cryptofeed and ccxt into $(PEERS_VENV) (cryptofeed is compiled: a minute or two the first time)'
+	@$(PEERS_VENV)/bin/python $(PIP) --require-hashes -r requirements/peers.txt
+	@$(PEERS_VENV)/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
 # Debian's python3 comes without ensurepip; a venv made with it has no pip, so that is asked before, not found out after.
-$(BIN)/python $(BENCH_VENV)/bin/python:
+$(BIN)/python $(BENCH_VENV)/bin/python $(PEERS_VENV)/bin/python:
 	@command -v '$(PYTHON)' >/dev/null || { \
 	    echo 'tickfold needs Python 3.11 or newer, but there is no $(PYTHON). If yours has another name: make PYTHON=python3.12 ...' >&2; \
 	    exit 1; }

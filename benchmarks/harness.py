@@ -35,6 +35,9 @@ PACKAGES = (
     "TA-Lib",
     "talipp",
     "nautilus_trader",
+    "cryptofeed",
+    "ccxt",
+    "orjson",
 )
 Run = Callable[[], object]
 
