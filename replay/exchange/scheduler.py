@@ -54,7 +54,6 @@ class Scheduler:
         self._due: dict[str, Iterator[tuple[Tape, Due]]] = {}
         """What of a market is being sent, by feed."""
         self._until: dict[str, int] = {}
-        self._kinds: dict[str, MessageKind] = {}
         self._timers: list[tuple[float, int, Client]] = []  # when, a number that no other has, whose
         self._timers_made = 0
         self._delayed: list[tuple[float, int, Client, bytes]] = []
