@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.commands import inside
 from tests.folding import COMMAND, environment
 
 READY_S = 60.0
@@ -130,7 +131,7 @@ class Child:
 
 
 def command(*words: str | Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb to its end."""
+    """Run a verb to its end, in a process of its own."""
     return subprocess.run(
         [COMMAND, *map(str, words)],
         cwd=cwd or os.environ.get("TMPDIR", "/tmp"),
@@ -143,8 +144,8 @@ def command(*words: str | Path, cwd: Path | None = None, **variables: str) -> su
 
 
 def replayed(folder: Path, *words: str) -> dict[str, Any]:
-    """What `tickfold replay FOLDER --digest --json` prints."""
-    done = command("replay", folder, "--digest", "--json", *words)
+    """What `tickfold replay FOLDER --digest --json` prints, in this process: never the one whose daemon wrote the folder."""
+    done = inside("replay", folder, "--digest", "--json", *words)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

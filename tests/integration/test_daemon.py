@@ -11,24 +11,50 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from subprocess import CompletedProcess
+from typing import Any, NamedTuple
 
 import pytest
 
+from tests.commands import inside
 from tests.daemons import Child, children, command, replayed
 from tests.folding import LTC
 
 FAST = {"FEEDS__REPLAY_SPEED": "40", "JOURNAL__EXPORT": "false", "JOURNAL__CHECKPOINT_INPUTS": "100"}
 
 
+class Lives(NamedTuple):
+    """What was seen of a daemon that was stopped, killed and stopped again."""
+
+    health: list[Any]  # of each life
+    process: int  # of the first life
+    port: int
+    second: CompletedProcess[str]  # a daemon for the same folder during the first life
+    neighbour: CompletedProcess[str]  # and one for the same port
+    exchange: list[int]  # processes that the last life had started
+    stopped_in_s: float
+    left: list[int]  # those of them that were there when it had stopped
+
+
+class Lived(NamedTuple):
+    """The folder of a daemon that has lived three lives, and what was seen of them."""
+
+    folder: Path
+    lives: Lives
+
+
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a daemon that was stopped, killed and stopped again; `health.json` beside it is what it said in between."""
+def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    """Three lives in one folder. Tests copy the folder before they write into it."""
     folder = tmp_path_factory.mktemp("lived") / "data"
     said = []
     with Child(folder, **FAST) as child:
         child.wait_for_sequence(1500)
         said.append(child.health())
+        process = child.process.pid
+        second = command("run", "--data", folder, TICKFOLD_SERVER__PORT="0")
+        port = int(child.url.rpartition(":")[2])
+        neighbour = command("run", "--data", folder.parent / "other", TICKFOLD_SERVER__PORT=str(port))
         child.stop()
     with Child(folder, **FAST) as child:
         child.wait_for_sequence(child.health()["live_sequence"] + 1000)
@@ -37,14 +63,24 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Child(folder, **FAST) as child:
         child.wait_for_sequence(child.health()["live_sequence"] + 500)
         said.append(child.health())
+        exchange = children(child.process.pid)
+        begun = time.monotonic()
         child.stop()
-    (folder.parent / "health.json").write_text(json.dumps(said))
-    return folder
+        stopped_in_s = time.monotonic() - begun
+    left = [pid for pid in exchange if Path(f"/proc/{pid}").exists()]
+    return Lived(folder, Lives(said, process, port, second, neighbour, exchange, stopped_in_s, left))
 
 
-def test_a_replay_up_to_a_sequence_equals_what_health_reported_there(lived: Path) -> None:
-    for health in json.loads((lived.parent / "health.json").read_text()):
-        again = replayed(lived, "--until-sequence", str(health["sequence"]))
+@pytest.fixture(scope="module")
+def lived(witnessed: Lived) -> Path:
+    """The folder."""
+    return witnessed.folder
+
+
+def test_a_replay_up_to_a_sequence_equals_what_health_reported_there(witnessed: Lived) -> None:
+    assert len(witnessed.lives.health) == 3
+    for health in witnessed.lives.health:
+        again = replayed(witnessed.folder, "--until-sequence", str(health["sequence"]))
         assert again["sequence"] == health["sequence"]
         assert {kind: again["digest"][kind] for kind in health["digest"]} == health["digest"]
 
@@ -54,7 +90,7 @@ def test_after_a_clean_stop_the_whole_equals_its_digest_file(lived: Path) -> Non
 
 
 def test_verify_is_clean_and_has_compared_something(lived: Path) -> None:
-    done = command("verify", lived, "--json")
+    done = inside("verify", lived, "--json")
     verdict = json.loads(done.stdout)
     assert done.returncode == 0
     assert verdict["passed"]
@@ -68,12 +104,12 @@ def test_verify_names_the_file_and_the_offset_of_a_flipped_byte(lived: Path, tmp
     content = bytearray(segment.read_bytes())
     content[4096 + 64 * record + record % 64] ^= 0x10
     segment.write_bytes(content)
-    done = command("verify", folder, "--json")
+    done = inside("verify", folder, "--json")
     verdict = json.loads(done.stdout)
     assert done.returncode == 1
     assert verdict["file"] == str(segment)
     assert verdict["offset"] == 4096 + 64 * record
-    assert command("replay", folder).returncode == 2
+    assert inside("replay", folder).returncode == 2
 
 
 def test_verify_names_the_first_difference_to_what_was_recorded(lived: Path, tmp_path: Path) -> None:
@@ -81,7 +117,7 @@ def test_verify_names_the_first_difference_to_what_was_recorded(lived: Path, tmp
     final = json.loads((folder / "digest.json").read_bytes())
     final["digest"]["signals"] = "0" * 64
     (folder / "digest.json").write_text(json.dumps(final))
-    done = command("verify", folder, "--json")
+    done = inside("verify", folder, "--json")
     difference = json.loads(done.stdout)["difference"]
     assert done.returncode == 1
     assert (difference["sequence"], difference["what"]) == (final["sequence"], "signals")
@@ -96,12 +132,12 @@ def test_verify_misses_inputs_that_were_acknowledged(lived: Path, tmp_path: Path
     cut = 4096 + 64 * 640
     content[cut:] = bytes(len(content) - cut)
     segment.write_bytes(content)
-    done = command("verify", folder, "--json")
+    done = inside("verify", folder, "--json")
     assert done.returncode == 1
     verdict = json.loads(done.stdout)
     assert verdict["missing"] or verdict["corrupt"]
     (folder / "digest.json").write_text("{}")
-    assert command("verify", folder).returncode == 1
+    assert inside("verify", folder).returncode == 1
 
 
 def test_commands_over_http_are_inputs_that_a_replay_obeys(tmp_path: Path) -> None:
@@ -148,14 +184,14 @@ def test_another_configuration_folds_the_journal_anew(lived: Path, tmp_path: Pat
     assert replayed(folder) == kept
     # What the first configuration made of the inputs up to then is still what it was.
     assert replayed(folder, "--until-sequence", str(before["sequence"])) == before
-    assert command("verify", folder).returncode == 0
+    assert inside("verify", folder).returncode == 0
     # And back again: the snapshots of the first configuration fit, and what came since is folded by it.
     with Child(folder, **FAST) as child:
         child.wait_for_sequence(kept["sequence"] + 200)
         back = child.stop()
     assert replayed(folder) == back
     assert replayed(folder, "--until-sequence", str(kept["sequence"])) == kept
-    assert command("verify", folder).returncode == 0
+    assert inside("verify", folder).returncode == 0
 
 
 def test_history_is_folded_first_and_no_strategy_hears_of_it(tmp_path: Path) -> None:
@@ -179,17 +215,12 @@ def test_history_is_folded_first_and_no_strategy_hears_of_it(tmp_path: Path) -> 
         child.stop()
 
 
-def test_a_second_daemon_is_told_who_has_the_folder(lived: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(lived, tmp_path / "data"))
-    with Child(folder, **FAST) as child:
-        done = command("run", "--data", folder, TICKFOLD_SERVER__PORT="0")
-        assert done.returncode == 3
-        assert f"in use by process {child.process.pid}" in done.stderr
-        port = child.url.rpartition(":")[2]
-        done = command("run", "--data", tmp_path / "other", TICKFOLD_SERVER__PORT=port)
-        assert done.returncode == 3
-        assert port in done.stderr
-        child.stop()
+def test_a_second_daemon_is_told_who_has_the_folder_or_the_port(witnessed: Lived) -> None:
+    lives = witnessed.lives
+    assert lives.second.returncode == 3
+    assert f"in use by process {lives.process}" in lives.second.stderr
+    assert lives.neighbour.returncode == 3
+    assert str(lives.port) in lives.neighbour.stderr
 
 
 def test_feeds_without_a_symbol_that_they_know_do_not_start(tmp_path: Path) -> None:
@@ -212,15 +243,10 @@ def test_feeds_without_a_symbol_that_they_know_do_not_start(tmp_path: Path) -> N
     assert not (tmp_path / "other").exists(), "nothing is made by a start that is refused"
 
 
-def test_sigterm_stops_within_five_seconds_and_takes_the_exchange_along(tmp_path: Path) -> None:
-    with Child(tmp_path / "data", **FAST) as child:
-        child.wait_for_sequence(500)
-        exchange = children(child.process.pid)
-        assert exchange
-        begun = time.monotonic()
-        child.stop()
-        assert time.monotonic() - begun < 5.0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in exchange)
+def test_sigterm_stops_within_five_seconds_and_takes_the_exchange_along(witnessed: Lived) -> None:
+    assert witnessed.lives.exchange
+    assert witnessed.lives.stopped_in_s < 5.0
+    assert witnessed.lives.left == []
 
 
 def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
@@ -286,7 +312,7 @@ def test_a_full_disk_is_declared_and_healed_with_a_break_and_a_snapshot(tmp_path
         child.wait_for_sequence(health["live_sequence"] + 500)
         kept = child.stop()
         assert replayed(disk / "data") == kept
-        done = command("verify", disk / "data", "--json")
+        done = inside("verify", disk / "data", "--json")
         verdict = json.loads(done.stdout)
         assert done.returncode == 0, verdict
         [lost] = verdict["breaks"]
@@ -328,10 +354,10 @@ def test_old_segments_go_but_never_what_the_oldest_snapshot_needs(tmp_path: Path
         child.wait_for(lambda _: not first.exists(), 120)
         kept = child.stop()
     assert replayed(folder) == kept
-    verdict = json.loads(command("verify", folder, "--json").stdout)
+    verdict = json.loads(inside("verify", folder, "--json").stdout)
     assert verdict["passed"]
     assert verdict["first"] > 1
-    done = command("replay", folder, "--until-sequence", "5", "--digest")
+    done = inside("replay", folder, "--until-sequence", "5", "--digest")
     assert done.returncode == 2
     assert "journal" in done.stderr
     assert os.listdir(folder / "ticks")
@@ -340,4 +366,4 @@ def test_old_segments_go_but_never_what_the_oldest_snapshot_needs(tmp_path: Path
         assert "history is gone" in child.stderr()
         kept = child.stop()
     assert replayed(folder) == kept
-    assert json.loads(command("verify", folder, "--json").stdout)["passed"]
+    assert json.loads(inside("verify", folder, "--json").stdout)["passed"]

@@ -19,7 +19,8 @@ from engine.cli.options import load_strategies
 from engine.config import Config
 from replay.history import fold_journal, landmarks, past
 from store.folder import DataFolder
-from tests.daemons import Child, command
+from tests.commands import inside
+from tests.daemons import Child
 
 LOAD = {
     "FEEDS__REPLAY_SPEED": "60",
@@ -31,41 +32,56 @@ LOAD = {
 SEED = 20_261_124
 
 
-def is_begun(folder: Path, pattern: str) -> Callable[[], bool]:
-    """Whether a file is there that is not finished yet."""
-    return lambda: any(folder.glob(pattern))
+Moment = Callable[[Child], int]
+"""Waits for the moment of a kill; returns a sequence that was acknowledged by then."""
 
 
-def check(folder: Path, acknowledged: int) -> None:
-    """Start it again, stop it, and compare what it has become with one fold of its journal from the first input on."""
+def killed_and_started(folder: Path, *moments: Moment) -> None:
+    """Kill a daemon at each of the moments, one life after the other, and let the last life end well.
+
+    No life has lost what an earlier one acknowledged, and what each found itself to be when it had started is what one uninterrupted
+    fold of all of their journal, from the first input on, is at that place; so is what the last one was in the end.
+    """
+    acknowledged = 0
+    found: list[tuple[int, dict[str, str]]] = []
+
+    def note(child: Child) -> None:
+        health = child.health()
+        assert health["live_sequence"] >= acknowledged, "an acknowledged input is lost"
+        found.append((health["sequence"], health["digest"]))
+
+    for moment in moments:
+        with Child(folder, **LOAD) as child:
+            note(child)
+            acknowledged = moment(child)
+            child.kill()
     with Child(folder, **LOAD) as child:
-        started = child.health()
-        assert started["live_sequence"] >= acknowledged, "an acknowledged input is lost"
+        note(child)
         kept = child.stop()
-    assert folded_again(folder) == kept, "the restarted daemon is not what one fold of its journal makes of nothing"
+    assert folded_again(folder, found) == kept, (
+        "the restarted daemon is not what one fold of its journal makes of nothing"
+    )
 
 
-def folded_again(folder: Path) -> dict[str, Any]:
-    """One uninterrupted fold of a journal, from its first input on."""
+def folded_again(folder: Path, found: list[tuple[int, dict[str, str]]]) -> dict[str, Any]:
+    """One uninterrupted fold of a journal from its first input on, compared on its way with what was found (by sequence)."""
     data = DataFolder(folder)
     marks = landmarks(data)
     assert marks.first == 1
     known = past(data, marks, marks.last, Config(), load_strategies)
     assert known.found.snapshot is None
-    for _ in fold_journal(known.fold, data.journal, until=marks.last):
-        pass
+    compared = []
+    for reached in fold_journal(known.fold, data.journal, until=marks.last, stops=[sequence for sequence, _ in found]):
+        for sequence, digest in found:
+            if sequence == reached:
+                now = known.fold.digest()
+                assert {kind: now[kind] for kind in digest} == digest, f"a life that began at {sequence} was another"
+                compared.append(sequence)
+    assert compared == [sequence for sequence, _ in found]
     return {"inputs": known.fold.folded, "sequence": marks.last, "digest": known.fold.digest()}
 
 
-def kill(folder: Path, moment: Callable[[Child], int]) -> None:
-    """Kill a daemon at a moment; `moment` waits for it, and gives a sequence that was acknowledged by then."""
-    with Child(folder, **LOAD) as child:
-        acknowledged = moment(child)
-        child.kill()
-    check(folder, acknowledged)
-
-
-def after(more: int) -> Callable[[Child], int]:
+def after(more: int) -> Moment:
     """The moment when so many more inputs were journaled."""
 
     def wait(child: Child) -> int:
@@ -77,36 +93,35 @@ def after(more: int) -> Callable[[Child], int]:
     return wait
 
 
-def test_a_daemon_killed_at_random_moments_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    drawn = random.Random(SEED)
-    folder = tmp_path / "data"
-    for _ in range(5):
-        kill(folder, after(drawn.randrange(200, 8000)))
-    verdict = command("verify", folder)
-    assert verdict.returncode == 0, verdict.stdout
-
-
-@pytest.mark.parametrize(
-    ("what", "pattern"),
-    [("a snapshot", "snapshots/*.part"), ("a rotation", "journal/*.tmp"), ("an export", "ticks/*.tmp")],
-)
-def test_a_daemon_killed_inside(tmp_path: Path, what: str, pattern: str) -> None:
-    folder = tmp_path / "data"
-    begun = is_begun(folder, pattern)
+def begun(what: str, pattern: str) -> Moment:
+    """The moment when a file of some kind has been begun and is not finished."""
 
     def wait(child: Child) -> int:
         sequence: int = child.health()["parts"]["journal"]["sequence"]
         deadline = time.monotonic() + 60.0
-        while not begun():
+        while not any(child.folder.glob(pattern)):
             assert time.monotonic() < deadline, f"{what} was not begun within a minute"
         return sequence
 
-    kill(folder, wait)
+    return wait
+
+
+def test_a_daemon_killed_at_random_moments_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    drawn = random.Random(SEED)
+    killed_and_started(tmp_path / "data", *(after(drawn.randrange(200, 8000)) for _ in range(5)))
+    verdict = inside("verify", tmp_path / "data")
+    assert verdict.returncode == 0, verdict.stdout
+
+
+def test_a_daemon_killed_inside_a_snapshot_a_rotation_and_an_export_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    aims = {"a snapshot": "snapshots/*.part", "a rotation": "journal/*.tmp", "an export": "ticks/*.tmp"}
+    killed_and_started(tmp_path / "data", *(begun(*aim) for aim in aims.items()))
 
 
 @pytest.mark.soak
 def test_two_hundred_kills(tmp_path: Path) -> None:
     drawn = random.Random(SEED + 1)
     for number in range(200):
-        # A new folder now and then, so that folding all of it again stays affordable.
-        kill(tmp_path / f"data-{number // 20}", after(drawn.randrange(1, 20_000)))
+        # A life that ends well behind each kill, so that its whole state is compared. A new folder now and then, so that folding all
+        # of it again stays affordable.
+        killed_and_started(tmp_path / f"data-{number // 20}", after(drawn.randrange(1, 20_000)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.folding import COMMAND, LTC, QUOTES, TRADES, environment
+from tests.commands import inside
+from tests.daemons import command
+from tests.folding import LTC, QUOTES, TRADES
 
 # Inputs of the recording that comes with tickfold. Change it only where the recording, the decoder or INTERFACES ("Digest") changed.
 BUILT_IN_INPUTS = "6b6da8bd6aa01734b8cae44e6bad2ed6d1f6682aca646ce79a22b724224f6b3b"
@@ -23,16 +24,13 @@ EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 @cache
-def replay(*sources: Path, options: tuple[str, ...] = (), seed: str = "0", **settings: str) -> dict[str, Any]:
-    """What `tickfold replay SOURCE... --digest --json` says, run in a process of its own."""
-    done = subprocess.run(
-        [COMMAND, "replay", *sources, "--digest", "--json", *options],
-        capture_output=True,
-        text=True,
-        cwd=TRADES.parent,
-        env=environment(PYTHONHASHSEED=seed, **settings),
-        check=False,
-    )
+def replay(*sources: Path, options: tuple[str, ...] = (), seed: str | None = None, **settings: str) -> dict[str, Any]:
+    """What `tickfold replay SOURCE... --digest --json` says: with a hash seed in a process of its own, else in this one."""
+    words: tuple[str | Path, ...] = ("replay", *sources, "--digest", "--json", *options)
+    if seed is None:
+        done = inside(*words, cwd=TRADES.parent, **settings)
+    else:
+        done = command(*words, cwd=TRADES.parent, PYTHONHASHSEED=seed, **settings)
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said
