@@ -109,9 +109,10 @@ def test_history_that_a_subscription_begins_with_passes_too() -> None:
 def test_what_waits_is_bounded_and_what_is_let_go_of_is_counted() -> None:
     handover = Handover(capacity=3)
     handover.keep([tick(1), tick(2)])
-    assert not handover.is_full
+    fullness = [handover.is_full]
     handover.keep([tick(3), tick(4), tick(5)])
-    assert handover.is_full
+    fullness.append(handover.is_full)
+    assert fullness == [False, True]
     assert handover.forgotten == 2
     assert [event.trade_id for event in handover.release(now=1) if isinstance(event, Tick)] == [3, 4, 5]
 
