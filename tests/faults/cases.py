@@ -138,7 +138,7 @@ def singles() -> list[Case]:
         *case(11, "clock 1.3 s ahead", lambda *_: (plan.Clock(at_s=0, offset_ms=1_270.0),), over_s=0, recovers_s=1, tells=("clock_skew",)),
         *case(11, "clock steps 8 s back", lambda *_: (plan.Clock(at_s=10, for_s=20, offset_ms=-8_000.0),), over_s=30, recovers_s=1, tells=("clock_skew",)),
         *case(12, "symbol refused", lambda _, symbol: (plan.Delist(symbols=(symbol,), how="error"),), over_s=0, only=2, recovers_s=1, tells=("failed",)),
-        *case(12, "symbol silent", lambda _, symbol: (plan.Delist(symbols=(symbol,), how="silent"),), over_s=0, only=2, recovers_s=1),
+        *case(12, "symbol silent", lambda _, symbol: (plan.Delist(symbols=(symbol,), how="silent"),), over_s=0, only=2, recovers_s=1, seconds=LONG_S, tells=("stalled",)),
         *[
             one
             for how in ("oversize", "fragments", "cut", "nul", "utf8", "binary", "empty")
@@ -149,6 +149,10 @@ def singles() -> list[Case]:
         ],
         *case(14, "acknowledged late", lambda *_: (plan.Ack(at_s=0, for_s=5, delay_s=3.0),), over_s=5, recovers_s=5),
         *case(14, "acknowledgement lost", lambda *_: (plan.Ack(at_s=0, for_s=12, requests=1),), over_s=12, recovers_s=12),
+        *case(
+            14, "streams beyond a cap", lambda *_: (plan.Cap(streams=4),), over_s=0, only=2, recovers_s=1, seconds=LONG_S, feeds=("binance",),
+            gone=("NEXO/USDT",), tells=("stalled",),
+        ),
         *case(
             15, "one symbol's gap", lambda _, symbol: (plan.Gap(at_s=12, for_s=10, symbols=(symbol,), share=0.4),), over_s=22, only=1,
             unproved=True, recovers_s=1, is_lossless=True,
@@ -208,7 +212,9 @@ def mixture(seed: int) -> tuple[Scenario, Bounds]:
         feeds=feeds, faults=faults, weather=weather, held=held, seconds=LONG_S, market=chance.randrange(3)
     )
     over_s = max([0.0, *(_over_s(fault) for fault in faults), *(one.at_s + one.for_s for one in weather)])
-    return scenario, Bounds(over_s=over_s, recovers_s=32.0, unproved=True, dropped=("no pong", "too slow"))
+    return scenario, Bounds(
+        over_s=over_s, recovers_s=32.0, unproved=True, is_lossless=True, dropped=("no pong", "too slow")
+    )
 
 
 def _times(chance: random.Random, longest: float = 10.0) -> tuple[float, float]:
@@ -240,6 +246,8 @@ DRAWN: Final[dict[str, Drawn]] = {
     "refuse": lambda chance, _, at, lasts: plan.Refuse(at_s=at, for_s=lasts, status=chance.choice((0, 429, 500, 503)), retry_after_s=chance.choice((0, 2))),
     "unknown": lambda chance, _, at, lasts: plan.Unknown(at_s=at, for_s=lasts, share=0.2, how=chance.choice(("type", "field"))),
     "rest": lambda chance, _, at, lasts: plan.Rest(at_s=at, for_s=lasts, behind=chance.randint(0, 50), delay_s=chance.uniform(0.0, 2.0), overlap=chance.randint(1, 30)),
+    "expire": lambda chance, feeds, at, lasts: plan.Expire(venue="kucoin", at_s=at, for_s=lasts, age_s=chance.choice((0.0, 3.0)), dials=3) if "kucoin" in feeds else plan.Drop(at_s=at, for_s=lasts),
+    "deaf": lambda _, __, at, lasts: plan.Deaf(at_s=at, for_s=lasts),
     "rest broken": lambda chance, _, at, lasts: plan.Rest(at_s=at, for_s=lasts, status=chance.choice((429, 500, 503)), retry_after_s=2, requests=4),
     "bad": lambda chance, _, at, lasts: plan.Bad(at_s=at, for_s=lasts, share=0.05, how=chance.choice(("price_zero", "size_negative", "nan"))),
 }  # fmt: skip
