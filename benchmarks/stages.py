@@ -28,7 +28,7 @@ from aiohttp import ClientWSTimeout, WSMsgType
 from benchmarks.sender import SYMBOLS
 from engine.app.daemon import SWITCH_S
 from engine.clock import LiveClock
-from engine.config import BinanceConfig, Config, FeedsConfig
+from engine.config import BinanceConfig, Config
 from engine.events import Event
 from engine.intake import Intake
 from engine.latency import Latency
@@ -36,7 +36,7 @@ from feeds.binance_stream import BinanceProtocol
 from feeds.dialling import CLOSE_S, open_session
 from feeds.live import Feed
 from feeds.products import built_in_products
-from feeds.venues import binance_feed
+from feeds.venues import feed_of
 from replay.driver import build_fold
 from store.journal import Journal
 from strategies import load
@@ -119,9 +119,8 @@ async def measure(stage: str, url: str, skip: int, until: int, folder: Path) -> 
                 latency=Latency(), shed_behind_ns=1 << 60,
             )  # fmt: skip
             counted = lambda: fold.folded  # noqa: E731
-        feed: Feed = binance_feed(
-            BinanceConfig(websocket=url, streams=("trade",)), FeedsConfig(), symbols, clock=clock, inbox=inbox, seed=0
-        )
+        config = Config(binance=BinanceConfig(websocket=url, streams=("trade",)))
+        feed: Feed = feed_of("binance", config, symbols, clock=clock, inbox=inbox, seed=0, refresh_products=False)
         running.append(asyncio.ensure_future(feed.run()))
     gc.collect()
     gc.freeze()

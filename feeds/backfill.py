@@ -279,6 +279,7 @@ class Backfill:
             except (FeedError, KeyError) as error:  # of a symbol that is no longer in the product list
                 self._put_off(job, error)
             else:
+                self._detail = ""
                 if job in self._jobs:
                     self._take(job, page, wanted)
             if job not in self._jobs:
@@ -367,6 +368,7 @@ class Backfill:
             if look.since_ns is not None:
                 self._say("lost", symbol, f"trades may be lost, which cannot be proved: {error}")
             return
+        self._detail = ""
         self._looks.pop(symbol, None)
         if page.ticks:
             self._restarts.asked_for(symbol, len(page.ticks))

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import aiohttp
 
 from engine.clock import Clock
-from engine.config import BinanceConfig, Config, FeedsConfig, KucoinConfig, VenueConfig
+from engine.config import BinanceConfig, Config, KucoinConfig, VenueConfig
 from engine.errors import ConfigError
 from feeds.backfill import Backfill
 from feeds.binance_rest import BinanceHistory
@@ -135,31 +135,6 @@ def feed_of(
             on_defect=feed.broke,
         )
     return feed
-
-
-def binance_feed(
-    config: BinanceConfig,
-    feeds: FeedsConfig,
-    symbols: Sequence[str],
-    *,
-    clock: Clock,
-    inbox: Inbox,
-    seed: int,
-    recording: bool = False,
-    raw: RawSink | None = None,
-) -> Feed:
-    """`feed_of` Binance with the product list of the package and without back-fill."""
-    return feed_of(
-        "binance",
-        Config(binance=config, feeds=feeds),
-        symbols,
-        clock=clock,
-        inbox=inbox,
-        seed=seed,
-        recording=recording,
-        raw=raw,
-        refresh_products=False,
-    )
 
 
 def _api(name: Venue, config: Config) -> _Api:

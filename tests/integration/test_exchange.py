@@ -20,11 +20,11 @@ import pytest
 from aiohttp import WSMsgType
 
 from engine.clock import LiveClock
-from engine.config import BinanceConfig, FeedsConfig
+from engine.config import BinanceConfig, Config
 from engine.errors import ConfigError, ReplayError, ServiceError
 from engine.events import Event, FeedStatus, Quote, Tick
 from feeds import decoder
-from feeds.venues import binance_feed
+from feeds.venues import feed_of
 from replay.exchange import EPOCH_NS, RECORDING_HEADER, Exchange
 from replay.exchange.binance import LIMITS
 from replay.sources import BUILT_IN, Line
@@ -417,9 +417,9 @@ class Inbox:
 async def test_the_code_that_connects_to_binance_connects_to_this_one() -> None:
     async with serving(speed=20.0) as here:
         inbox = Inbox(500)
-        feed = binance_feed(
-            BinanceConfig(websocket=here.exchange.url), FeedsConfig(), here.exchange.symbols, clock=LiveClock(), inbox=inbox, seed=1
-        )  # fmt: skip
+        venue = here.exchange.venue("binance")
+        config = Config(binance=BinanceConfig(websocket=venue.websocket, rest=venue.rest))
+        feed = feed_of("binance", config, here.exchange.symbols, clock=LiveClock(), inbox=inbox, seed=1)
         running = asyncio.create_task(feed.run())
         await inbox.done.wait()
         await feed.stop()

@@ -13,12 +13,12 @@ import uvloop
 from aiohttp import WSMsgType, web
 
 from engine.clock import LiveClock
-from engine.config import BinanceConfig, FeedsConfig
+from engine.config import BinanceConfig, Config, FeedsConfig
 from engine.errors import ConfigError
 from engine.events import FeedStatus, Quote, Tick
 from feeds.dialling import RECORDING_HEADER
 from feeds.link import FRAMES_A_TURN
-from feeds.venues import binance_feed
+from feeds.venues import feed_of
 from tests.live_feeds import BTC, ETH, QUICK, Box, Changes, trade, world
 
 
@@ -278,7 +278,7 @@ async def test_symbols_beyond_the_limit_of_streams_get_connections_of_their_own(
 def test_a_symbol_that_fits_into_no_connection_is_an_error_of_configuration() -> None:
     made = BinanceConfig(streams=("trade", "bookTicker"), streams_a_connection=1)
     with pytest.raises(ConfigError, match="streams_a_connection = 1: expected at least 2"):
-        binance_feed(made, QUICK, [BTC], clock=LiveClock(), inbox=Box(Changes()), seed=1)
+        feed_of("binance", Config(binance=made, feeds=QUICK), [BTC], clock=LiveClock(), inbox=Box(Changes()), seed=1)
 
 
 @pytest.mark.asyncio
