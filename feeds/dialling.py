@@ -50,7 +50,7 @@ def open_session(connector: aiohttp.BaseConnector | None = None) -> aiohttp.Clie
         connector=aiohttp.TCPConnector(limit=0, force_close=True) if connector is None else connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         ws_response_class=WebSocket,  # type: ignore[arg-type]  # declared for text frames that are decoded
-        middlewares=(_refuse_what_is_no_upgrade,),
+        middlewares=(_ask_once, _refuse_what_is_no_upgrade),
         timeout=aiohttp.ClientTimeout(total=None),  # the machine breaks a dial off
     )
 
@@ -69,6 +69,16 @@ async def fetch(session: aiohttp.ClientSession, method: str, url: str) -> bytes:
             if len(body) > BODY_BYTES:
                 raise aiohttp.ClientPayloadError(f"expected an answer of at most {BODY_BYTES} bytes, came more")
         return bytes(body)
+
+
+async def _ask_once(
+    request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
+) -> aiohttp.ClientResponse:
+    """Let a request that is broken off be one: aiohttp repeats these two errors at once, and what counts for limits would be two."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error) or type(error).__name__) from error
 
 
 async def _refuse_what_is_no_upgrade(

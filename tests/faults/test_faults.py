@@ -7,13 +7,15 @@ A failing mixture is repeated exactly, with all that was heard, by `python -m te
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from replay.exchange import fault_plan as plan
 from replay.history import fold_journal
 from tests.faults.cases import Case, mixture, singles
 from tests.faults.invariants import Bounds, violations
-from tests.faults.world import Outcome, new_fold, play
+from tests.faults.world import Outcome, Scenario, new_fold, play
 
 SEEDS = 50
 SOAK_SEEDS = 1_000
@@ -62,6 +64,15 @@ def test_a_failure_alone_breaks_no_law_whatever_the_seed(case: Case, seed: int) 
 def test_a_mixture_repeats_bit_for_bit() -> None:
     scenario, _ = mixture(7)
     assert play(scenario, seed=7).digest() == play(scenario, seed=7).digest()
+
+
+@pytest.mark.parametrize("status", [0, 503])
+def test_a_dial_that_is_turned_away_was_one_dial(status: Literal[0, 503]) -> None:
+    faults = (plan.Close(at_s=5, code=1006), plan.Refuse(at_s=5, for_s=10, on=("upgrade",), status=status))
+    outcome = play(Scenario(faults=faults, seconds=30.0))
+    turned_away = [one for one in outcome.done if one.kind == "refuse" and "upgrade" in one.detail]
+    assert len(turned_away) > 2
+    assert len(outcome.dials) == len(turned_away) + 2  # the first of all, and the one that was let in
 
 
 def test_what_was_journaled_under_faults_folds_to_the_same_again(tmp_path: Path) -> None:
