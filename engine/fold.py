@@ -36,13 +36,12 @@ from engine.events import (
     WindowOverflow,
 )
 from engine.indicator import Span
-from engine.ingress import BAD_PRICE, CONTIGUOUS, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
+from engine.ingress import BAD_PRICE, DUPLICATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
 from engine.input_digest import hash_inputs
 from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
+from engine.row_digests import RowsToHash
 from engine.state import ActorState, FoldState, KeyState, lane_digest, state_digest
 
-DIGEST_ROWS = 256
-"""Rows of a clock that may wait in the ring to be hashed together: hashing each as it comes took a third of a tick's time."""
 NOTICES = frozenset((Gap, Refused, WindowOverflow))
 """What is reported when its turn has come, whether or not anybody hears it."""
 TOLD = (FeedStatus, Heartbeat, Command, Configured, History, Shed)
@@ -132,10 +131,7 @@ class Fold:
         self.bus = self.supervisor.bus
         self.is_digested = digests
         self._digests = {"inputs": Digests(), "features": Digests(), "predictions": Digests(), "signals": Digests()}
-        self._undigested: dict[
-            int, list[int]
-        ] = {}  # by key: newest rows of each clock that are in the ring and in no digest yet
-        self._undigested_max = min(DIGEST_ROWS, features.keep)
+        self._rows_to_hash = RowsToHash(self._digests["features"], features, lambda code: self.keys[code])
         self._gaps = 0
         self.signals = 0
         self.symbols: dict[str, bool] = {}
@@ -157,9 +153,7 @@ class Fold:
     @property
     def digests(self) -> dict[str, Digests]:
         """The digests of each kind of stream, up to the last input."""
-        for code, counts in self._undigested.items():
-            self._digest_rows(code, counts)
-        self._undigested.clear()
+        self._rows_to_hash.hash_all()
         return self._digests
 
     @property
@@ -314,33 +308,6 @@ class Fold:
         elif status.first_id is not None and status.last_id is not None:
             self.ingress.give_up(code, status.first_id, status.last_id)
 
-    def missing(self, key: Key) -> list[tuple[int, int]]:
-        """Return the ids of a key's trades that are missing and not given up, as (first, last), both inclusive."""
-        code = self.keys.find(key)
-        return [] if code is None else self.ingress.missing(code)
-
-    def newest_id(self, key: Key) -> int | None:
-        """Return the highest trade id of a key that has come, live or as history; None if there is none."""
-        code = self.keys.find(key)
-        return None if code is None else self.ingress.newest_id(code)
-
-    def counts(self, key: Key) -> tuple[int, int]:
-        """Return how many trades of a key were folded, and how many were late.
-
-        Where ids have holes by design, one that was never seen may count as taken: there duplicates are among the late.
-        """
-        code = self.keys.find(key)
-        if code is None or code >= len(self.ingress.counts):
-            return 0, 0
-        counts = self.ingress.counts[code]
-        doubtful = 0 if self.ingress.state[code, CONTIGUOUS] else counts.item(DUPLICATE)
-        return counts.item(TRADE), counts.item(LATE) + doubtful
-
-    def forgotten(self, key: Key) -> int:
-        """Return how many spans of missing ids of a key had to be forgotten."""
-        code = self.keys.find(key)
-        return 0 if code is None else self.ingress.forgotten_of(code)
-
     def push(self, block: Block) -> None:
         """Admit market inputs and fold them, in their order. The keys in the block are numbers of `self.keys`."""
         self.open_keys()
@@ -438,7 +405,7 @@ class Fold:
         fresh = [after - count for after, count in zip(lane.all_emitted(), before, strict=True)]
         if self.is_digested:
             hash_inputs(self._digests["inputs"], key, columns, admitted, rows, gaps)
-            self._note_rows(code, fresh)
+            self._rows_to_hash.note(code, fresh)
         if self.rows is not None:
             for view, place in self._places.items():
                 if count := fresh[place.scope]:
@@ -480,29 +447,6 @@ class Fold:
 
     # -- digests
 
-    def _note_rows(self, code: int, fresh: list[int]) -> None:
-        """Count rows that are to be hashed; hash those of a key before the ring might let go of them."""
-        counts = self._undigested.get(code)
-        if counts is None:
-            counts = self._undigested[code] = [0] * len(fresh)
-        most = 0
-        for scope, count in enumerate(fresh):
-            if count:
-                counts[scope] += count
-                most = max(most, counts[scope])
-        if most >= self._undigested_max:
-            self._digest_rows(code, counts)
-            del self._undigested[code]
-
-    def _digest_rows(self, code: int, counts: list[int]) -> None:
-        key = self.keys[code]
-        lane = self.features.lane(key)
-        for view, place in self._places.items():
-            if count := counts[place.scope]:
-                self._digests["features"].add(
-                    (view, *key), lane.stamps(place.scope, count)[0], lane.values(view, count)
-                )
-
     def digest(self) -> dict[str, str]:
         """Return the digests so far: inputs, features, predictions, signals (empty unless they are kept), and of the state."""
         return {**{name: digests.hexdigest() for name, digests in self.digests.items()}, "state": self.state_digest()}
@@ -543,8 +487,7 @@ class Fold:
     def key_state(self, code: int, *, has_lane: bool, room: npt.NDArray[np.float64] | None = None) -> KeyState:
         """Copy one key's own, with `has_lane` its arena and rows too: into `room` if that fits."""
         key = self.keys[code]
-        if code in self._undigested:
-            self._digest_rows(code, self._undigested.pop(code))
+        self._rows_to_hash.hash(code)
         chains = {
             "inputs": self._digests["inputs"].states([key]),
             "features": self._digests["features"].states([(view, *key) for view in self.features.views]),

@@ -16,31 +16,12 @@ from engine.errors import ConfigError
 from engine.events import Command, Gap
 from engine.fold import Fold
 from engine.health import ExchangeHealth, FeedHealth
+from engine.trade_ids import TradeIds
 from feeds.live import Feed, Inbox
-from feeds.spans import Span
 from feeds.venues import Venue, feed_of
 
 CHANGES = ("add_symbol", "remove_symbol")
 SHOWN = 20
-
-
-class FoldTaken:
-    """What a fold's ingress knows of one exchange's trade ids: the `feeds.history.Taken` of its feed."""
-
-    def __init__(self, fold: Fold, exchange: str) -> None:
-        self._fold, self._exchange = fold, exchange
-
-    def missing(self, symbol: str) -> list[Span]:
-        return self._fold.missing((self._exchange, symbol))
-
-    def newest_id(self, symbol: str) -> int | None:
-        return self._fold.newest_id((self._exchange, symbol))
-
-    def forgotten(self, symbol: str) -> int:
-        return self._fold.forgotten((self._exchange, symbol))
-
-    def counts(self, symbol: str) -> tuple[int, int]:
-        return self._fold.counts((self._exchange, symbol))
 
 
 class Feeding:
@@ -84,7 +65,7 @@ class Feeding:
                 seed=config.engine.seed,
                 recording=self._recording is not None,
                 products_folder=None if self._recording is not None else self._products,
-                taken=FoldTaken(fold, name),
+                taken=TradeIds(fold.keys, fold.ingress, name),
             )
             if not feed.symbols and not changes:
                 why = "; ".join(f"{symbol}: {feed.why_not(symbol)}" for symbol in symbols[:5]) or "there are none"

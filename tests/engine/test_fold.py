@@ -25,6 +25,7 @@ from engine.events import (
     WindowOverflow,
 )
 from engine.indicators import lowest, total
+from engine.trade_ids import TradeIds
 from replay.driver import build_fold
 from replay.sources import open_source
 from store.schema import FeatureView
@@ -575,13 +576,17 @@ def test_feed_statuses_and_heartbeats_are_numbered_and_heard_and_move_no_window(
     assert newest["sum_10s"] == 2.0
 
 
+def ids_of(run: Run) -> TradeIds:
+    return TradeIds(run.fold.keys, run.fold.ingress, BTC[0])
+
+
 def test_ids_that_are_declared_lost_are_waited_for_no_longer() -> None:
     run = Run().push([trade(at=0.0, trade_id=1), trade(at=1.0, trade_id=9)])
-    assert run.fold.missing(BTC) == [(2, 8)]
+    assert ids_of(run).missing(BTC[1]) == [(2, 8)]
     run.fold.input(FeedStatus(*BTC, "lost", "not to be had", START + 2 * SECOND, START + 2 * SECOND, 0, 2, 6))
-    assert run.fold.missing(BTC) == [(7, 8)]
+    assert ids_of(run).missing(BTC[1]) == [(7, 8)]
     run.fold.input(FeedStatus(*ETH, "lost", "of a key without inputs", START + 3 * SECOND, START + 3 * SECOND, 0, 2, 6))
-    assert run.fold.missing(ETH) == []
+    assert ids_of(run).missing(ETH[1]) == []
 
 
 # Snapshots of a plugin

@@ -17,12 +17,12 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import structlog
 
-from engine.app.feeding import FoldTaken
 from engine.config import Config, StoreConfig
 from engine.events import FeedStatus, Gap, Quote, Tick
 from engine.fold import Fold
 from engine.intake import Intake
 from engine.latency import Latency
+from engine.trade_ids import TradeIds
 from feeds.live import Feed
 from feeds.venues import Venue, feed_of
 from replay.driver import build_fold
@@ -272,14 +272,17 @@ class World:
             seed=self.loop.seed,
             raw=hear,
             refresh_products=False,
-            taken=FoldTaken(self.fold, VENUES[feed]),
+            taken=TradeIds(self.fold.keys, self.fold.ingress, VENUES[feed]),
         )
 
     def _keys(self) -> list[Key]:
         return [(VENUES[feed], symbol) for feed in self.scenario.feeds for symbol in SYMBOLS[feed]]
 
+    def _missing(self, key: Key) -> list[tuple[int, int]]:
+        return TradeIds(self.fold.keys, self.fold.ingress, key[0]).missing(key[1])
+
     def _is_asking(self) -> bool:
-        return any(self.fold.missing(key) for key in self._keys()) or any(
+        return any(self._missing(key) for key in self._keys()) or any(
             feed.exchange_health().gaps_open for feed in self.feeds
         )
 
@@ -289,7 +292,7 @@ class World:
             for symbol in SYMBOLS[feed]:
                 key = (VENUES[feed], symbol)
                 outcome.traded[key] = list(self.exchange.traded(feed, symbol))
-                outcome.missing[key] = self.fold.missing(key)
+                outcome.missing[key] = self._missing(key)
         outcome.dropped = dict(self.exchange.dropped)
         outcome.done = list(self.exchange.faults_done)
         outcome.refused = int(self.fold.ingress.counts[:, 5:].sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.block import IS_TRADE
 from engine.events import FeedStatus
+from engine.trade_ids import TradeIds
 from feeds.restarts import LOOKS, Restarts
 from tests.folding import BTC, START, Run, trade
 
@@ -70,11 +71,12 @@ def test_what_was_asked_for_is_no_sign() -> None:
 
 def test_the_fold_begins_a_new_count_without_a_gap() -> None:
     run = Run().push([trade(at=0.0, trade_id=1_000), trade(at=1.0, trade_id=1_009)])
+    ids = TradeIds(run.fold.keys, run.fold.ingress, BTC[0])
     run.push([trade(at=2.0, trade_id=1), trade(at=3.0, trade_id=2)])
-    assert run.fold.counts(BTC) == (2, 2)
+    assert ids.counts(BTC[1]) == (2, 2)
     run.fold.input(FeedStatus(*BTC, "restarted", "", START, START))
-    assert run.fold.newest_id(BTC) is None
+    assert ids.newest_id(BTC[1]) is None
     run.push([trade(at=4.0, trade_id=3), trade(at=5.0, trade_id=4, kind=IS_TRADE)])
-    assert run.fold.counts(BTC) == (4, 2)
-    assert run.fold.missing(BTC) == []
+    assert ids.counts(BTC[1]) == (4, 2)
+    assert ids.missing(BTC[1]) == []
     assert run.fold.gaps == 1

@@ -1,0 +1,39 @@
+"""What an ingress knows of the trade ids of one exchange: what its feed asks before it asks the exchange for what is missing."""
+
+from __future__ import annotations
+
+from engine.block import Keys
+from engine.ingress import LATE, TRADE, Ingress
+
+
+class TradeIds:
+    """The ids by symbol; all of them as of the last input that was admitted."""
+
+    def __init__(self, keys: Keys, ingress: Ingress, exchange: str) -> None:
+        self._keys, self._ingress, self._exchange = keys, ingress, exchange
+
+    def missing(self, symbol: str) -> list[tuple[int, int]]:
+        """Return the ids that are missing and not given up, as (first, last), both inclusive, lowest first."""
+        code = self._code(symbol)
+        return [] if code is None else self._ingress.missing(code)
+
+    def newest_id(self, symbol: str) -> int | None:
+        """Return the highest id that has come, live or as history; None if there is none."""
+        code = self._code(symbol)
+        return None if code is None else self._ingress.newest_id(code)
+
+    def forgotten(self, symbol: str) -> int:
+        """Return how many spans of missing ids had to be forgotten."""
+        code = self._code(symbol)
+        return 0 if code is None else self._ingress.forgotten_of(code)
+
+    def counts(self, symbol: str) -> tuple[int, int]:
+        """Return how many trades were folded, and how many inputs were late."""
+        code = self._code(symbol)
+        if code is None:
+            return 0, 0
+        return self._ingress.counts.item(code, TRADE), self._ingress.counts.item(code, LATE)
+
+    def _code(self, symbol: str) -> int | None:
+        code = self._keys.find((self._exchange, symbol))
+        return code if code is not None and code < len(self._ingress.state) else None
