@@ -225,7 +225,7 @@ def test_no_value_in_a_real_frame_raises_anything_but_decode_error(feed: str, da
 
 @pytest.mark.soak
 @pytest.mark.parametrize("feed", FEEDS)
-@settings(max_examples=50_000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20_000, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_damage_raises_anything_but_decode_error_however_long_one_tries(feed: str, data: st.DataObject) -> None:
     damage(feed, data)
