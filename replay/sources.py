@@ -6,6 +6,7 @@ merged; `timestamp` moves with `received`, so windows and latencies stay what th
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ from engine.block import IS_QUOTE, IS_TRADE, NO_ID, Block, Keys
 from engine.errors import DecodeError, EngineError, ReplayError
 from engine.events import Quote, Tick
 from engine.ingress import Admitted
-from feeds import DECODERS, decoder
+from feeds import DECODERS, Decoder, decoder
 from replay.merge import merge
 from store.folder import DataFolder
 from store.journal_reader import read
@@ -243,7 +244,7 @@ class Capture:
         if named:
             return max(named, key=len)
         lines = [line for (_, line), _ in zip(self.lines(), range(PROBE_LINES), strict=False) if line.kind == "recv"]
-        counts = {name: sum(_events_in(name, line) for line in lines) for name in DECODERS}
+        counts = {name: _events_in(lines, decoder(name)) for name in DECODERS}
         best = max(counts, key=lambda name: counts[name])
         if not counts[best]:
             raise ReplayError(
@@ -269,11 +270,13 @@ class Capture:
             raise ReplayError(f"{self.path}: cannot be read to its end: {error}") from error
 
 
-def _events_in(name: str, line: Line) -> int:
-    try:
-        return len(decoder(name).decode(line.frame, line.recv_ns))
-    except (EngineError, msgspec.DecodeError, UnicodeError):
-        return 0
+def _events_in(lines: Iterable[Line], feed: Decoder) -> int:
+    """Count the events that a decoder finds in lines; one that it cannot read has none."""
+    count = 0
+    for line in lines:
+        with contextlib.suppress(EngineError, msgspec.DecodeError, UnicodeError):
+            count += len(feed.decode(line.frame, line.recv_ns))
+    return count
 
 
 def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
