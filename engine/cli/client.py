@@ -101,11 +101,18 @@ class View(msgspec.Struct, frozen=True):
     features: tuple[str, ...]
 
 
+class KeyName(msgspec.Struct, frozen=True):
+    """A key that there are values of."""
+
+    exchange: str
+    symbol: str
+
+
 class Features(msgspec.Struct, frozen=True):
     """`GET /features`, as far as it is needed here."""
 
     views: tuple[View, ...]
-    keys: tuple[dict[str, str], ...]
+    keys: tuple[KeyName, ...]
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -77,7 +77,7 @@ class _Sampler:
             self._features = self._client.features()
         self._polls += 1
         health = self._client.health()
-        keys = [(key["exchange"], key["symbol"]) for key in self._features.keys]
+        keys = [(key.exchange, key.symbol) for key in self._features.keys]
         rows = self._client.newest(keys, shown_features(self._features))
         return Sample(time.monotonic(), health, self._features, rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import io
 import json
@@ -29,7 +30,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from engine.cli.client import Client, Features, Row, View
+from engine.cli.client import Client, Features, KeyName, Row, View
 from engine.cli.top_view import Sample, TopView, shown_features
 from engine.errors import ConfigError, ServiceError
 from engine.events import FeedStatus, Signal, Tick
@@ -128,7 +129,7 @@ def sample(url: str) -> Sample:
     """What `top` asks a daemon for."""
     client = Client(url)
     features = client.features()
-    keys = [(key["exchange"], key["symbol"]) for key in features.keys]
+    keys = [(key.exchange, key.symbol) for key in features.keys]
     found = Sample(time.monotonic(), client.health(), features, client.newest(keys, shown_features(features)))
     client.close()
     return found
@@ -244,7 +245,7 @@ def test_views_of_ones_own_are_shown_where_none_is_built_in(tmp_path: Path) -> N
 def test_many_keys_fit_a_screen_and_the_rest_is_counted(url: str) -> None:
     found = sample(url)
     rows = [Row("x", f"C{i}/USDT", {}, "") for i in range(100)]
-    keys = tuple({"exchange": "x", "symbol": f"C{i}/USDT"} for i in range(1_000))
+    keys = tuple(KeyName("x", f"C{i}/USDT") for i in range(1_000))
     features = Features((View("market", ("price",)),), keys)
     view = view_of(Sample(0.0, found.health, features, rows))
     for height in (24, 50, 200):
@@ -264,7 +265,7 @@ def test_any_terminal_and_any_numbers_can_be_drawn(width: int, height: int, numb
     row = Row(
         "binance", "BTC/USDT", {"market:price": float(number), "market:spread_bps": None}, "2024-08-08T23:59:59.999000Z"
     )
-    features = Features((View("market", ("price", "spread_bps")),), ({"exchange": "binance", "symbol": "BTC/USDT"},))
+    features = Features((View("market", ("price", "spread_bps")),), (KeyName("binance", "BTC/USDT"),))
     view = view_of(Sample(0.0, BARE, features, [row]), Sample(0.5, health, features, [row]))
     assert max(map(len, drawn(view, width, height))) <= width
     json.dumps(view.document(), allow_nan=False)  # fmt: skip
@@ -379,22 +380,35 @@ class Screen:
         settings = {**environment(TERM="xterm-256color")}
         self.process = subprocess.Popen([COMMAND, "top", *words], stdin=slave, stdout=slave, stderr=slave, env=settings)
         os.close(slave)
-        self.text = ""
+        self._drawn = bytearray()
 
-    def wait_for(self, words: str) -> None:
-        """Read on until these words are drawn."""
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(DEADLINE_S)
+        os.close(self._master)
+
+    @property
+    def text(self) -> str:
+        """All that was drawn, without colours and movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._drawn.decode("utf-8", "replace"))
+
+    def wait_for(self, *words: str) -> None:
+        """Read on until each of these was drawn anew."""
         end = time.monotonic() + DEADLINE_S
         since = len(self.text)
-        while words not in self.text[since:]:
-            assert time.monotonic() < end, f"{words!r} is not on the screen:\n{self.text[-3000:]}"
-            self._read()
+        while missing := [one for one in words if one not in self.text[since:]]:
+            assert time.monotonic() < end, f"{missing} are not on the screen:\n{self.text[-3000:]}"
+            assert self._read(), f"it ended without {missing} on the screen:\n{self.text[-3000:]}"
 
     def end(self) -> int:
         """Press Ctrl-C; return the exit code."""
         self.process.send_signal(signal.SIGINT)
         while self._read():
             pass
-        os.close(self._master)
         return self.process.wait(DEADLINE_S)
 
     def _read(self) -> bool:
@@ -402,44 +416,42 @@ class Screen:
             part = os.read(self._master, 65_536)
         except OSError:  # Linux says so when the last writer has left
             return False
-        self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", part.decode("utf-8", "replace"))
+        self._drawn += part
         return bool(part)
 
 
 def test_a_watched_daemon_is_drawn_again_and_again_and_waited_for_when_it_goes(tmp_path: Path) -> None:
     port = free_port()
     watched = Daemon(tmp_path, listener(Tick, name="quiet"), views=VIEWS, port=port)
-    with served(watched) as url:
-        screen = Screen("--url", url)
-        screen.wait_for("none yet")
-        watched.push(trade(("x", "BTC/USDT"), price=123.5))
-        screen.wait_for("123.5")
-        watched.push(trade(("x", "BTC/USDT"), at=1.0, price=124.5))
-        screen.wait_for("124.5")
-    screen.wait_for("disconnected since ")
-    screen.wait_for("Connection refused")
-    assert screen.process.poll() is None
-    again = Daemon(tmp_path, listener(Tick, name="quiet"), views=VIEWS, port=port)
-    with served(again):
-        again.push(trade(("x", "BTC/USDT"), price=99.75))
-        screen.wait_for("99.75")
-        assert screen.end() == 130
-    assert "Traceback" not in screen.text
+    with contextlib.ExitStack() as stack:
+        with served(watched) as url:
+            screen = stack.enter_context(Screen("--url", url))
+            screen.wait_for("none yet")
+            watched.push(trade(("x", "BTC/USDT"), price=123.5))
+            screen.wait_for("123.5")
+            watched.push(trade(("x", "BTC/USDT"), at=1.0, price=124.5))
+            screen.wait_for("124.5")
+        screen.wait_for("disconnected since ", "Connection refused")
+        assert screen.process.poll() is None
+        again = Daemon(tmp_path, listener(Tick, name="quiet"), views=VIEWS, port=port)
+        with served(again):
+            again.push(trade(("x", "BTC/USDT"), price=99.75))
+            screen.wait_for("99.75")
+            assert screen.end() == 130
+        assert "Traceback" not in screen.text
 
 
 def test_a_real_daemon_is_watched(tmp_path: Path) -> None:
     with Child(tmp_path / "data", FEEDS__REPLAY_SPEED="20.0") as child:
         child.wait_for_sequence(200)
-        screen = Screen("--url", child.url, width=140, height=45)
-        screen.wait_for("binance BTC/USDT")
-        for words in ("recording", "moving_average_cross", "journaling", "live with"):
-            assert words in screen.text
-        found = json.loads(command("top", "--url", child.url, "--json").stdout)
-        assert found["rates"]["inputs_per_s"] > 0.0
-        assert found["health"]["live_sequence"] >= 200
-        child.stop()
-        screen.wait_for("disconnected since ")
-        assert screen.end() == 130
+        with Screen("--url", child.url, width=140, height=45) as screen:
+            screen.wait_for("binance BTC/USDT", "recording", "moving_average_cross", "journaling", "live with")
+            found = json.loads(command("top", "--url", child.url, "--json").stdout)
+            assert found["rates"]["inputs_per_s"] > 0.0
+            assert found["health"]["live_sequence"] >= 200
+            child.stop()
+            screen.wait_for("disconnected since ")
+            assert screen.end() == 130
 
 
 def test_a_feeds_own_words_are_no_markup(url: str, daemon: Daemon) -> None:
