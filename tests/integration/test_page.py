@@ -46,7 +46,7 @@ FLAGS = [
 ]
 LAPTOP, PHONE = (1440, 900), (390, 844)
 DEADLINE_MS = 10_000
-TURN_S = 0.04
+TOGETHER_S = 0.04  # rows so close to one another are folded together
 HISTORY = 6_000  # rows of the recording that were folded before anybody looks
 BTC, ETH = "#binance:BTC/USDT", "#binance:ETH/USDT"
 
@@ -79,7 +79,19 @@ class LiveDaemon(Daemon):
         while self.next < len(self.block):
             self.push_until(int(np.searchsorted(self.due, self.clock.now() - self.shift)))
             self.feed = msgspec.structs.replace(self.feed, newest=self.clock.now(), messages=self.next)
-            await asyncio.sleep(TURN_S)
+            await self.some_are_due()
+
+    async def some_are_due(self) -> None:
+        """Wait until the rows are due that the recording holds up to a moment after its next one."""
+        if self.next == len(self.block):
+            return
+        due = asyncio.Event()
+        wait_s = (int(self.due[self.next]) + self.shift - self.clock.now()) / 1e9 + TOGETHER_S
+        timer = asyncio.get_running_loop().call_later(max(wait_s, 0.0), due.set)
+        try:
+            await due.wait()
+        finally:
+            timer.cancel()
 
 
 class Window:
