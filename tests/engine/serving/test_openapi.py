@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,17 @@ def test_no_request_brings_a_5xx_or_an_answer_that_is_not_described(
     daemon, server = served
     operation = schemathesis.openapi.from_dict(description(daemon.version))[path][method]
     headers = {"Authorization": f"Bearer {server.token}"} if with_token else {}
+    statuses: Counter[int] = Counter()
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
     def hold(case: schemathesis.Case[Any]) -> None:
         answer = case.call(base_url=server.url, headers=headers, timeout=10.0)
         case.validate_response(answer, checks=CHECKS)
+        statuses[answer.status_code] += 1
 
     hold()
+    assert statuses
+    assert max(statuses) < 500
+    if path in ("/push", "/commands") and not with_token:
+        assert min(statuses) >= 400

@@ -115,10 +115,13 @@ async def test_stopping_waits_for_no_idle_connection(tmp_path: Path) -> None:
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{server.url}/health"):
             pass
-        silent = await asyncio.open_connection("127.0.0.1", port_of(server))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
         async with asyncio.timeout(4.0):
             await server.stop()
-        silent[1].close()
+            assert await reader.read() == b""
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port_of(server))
+        writer.close()
 
 
 # What every answer is like ----------------------------------------------------------------------------------------------------
@@ -320,3 +323,6 @@ async def test_requests_may_be_pipelined(server: Server) -> None:
 async def test_it_listens_on_loopback_alone(server: Server) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.2", port_of(server)))  # the address beside it is free
+        assert other.getsockname() == ("127.0.0.2", port_of(server))
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.2", port_of(server))

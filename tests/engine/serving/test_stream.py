@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -302,6 +303,15 @@ def deaf(server: Server, query: str = "") -> socket.socket:
     return made
 
 
+def everything(client: socket.socket) -> bytes:
+    """All that a client was sent, up to where the server hung up."""
+    said = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(65_536):
+            said += part
+    return bytes(said)
+
+
 @pytest.mark.asyncio
 async def test_what_does_not_fit_into_the_queue_is_dropped_oldest_first_and_counted(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, views=VIEWS)
@@ -358,6 +368,9 @@ async def test_a_client_that_answers_no_ping_is_cut(tmp_path: Path) -> None:
         mute = await asyncio.to_thread(deaf, server)
         await eventually(server, "tickfold_stream_cut_total", 1.0)
         await eventually(server, "tickfold_stream_clients", 0.0)
+        mute.settimeout(DEADLINE_S)
+        said = await asyncio.to_thread(everything, mute)
+        assert said.startswith(b"HTTP/1.1 101 ")
         mute.close()
     finally:
         await server.stop()
