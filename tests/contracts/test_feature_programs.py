@@ -199,12 +199,17 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Processes that fold the same ticks uncompiled, or check every index; they work while the other tests run."""
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Processes that fold the same ticks uncompiled, or check every index; they work while the other tests run.
+
+    What is compiled with checks of indexes lies in a folder of its own, where the next run of the tests finds it.
+    """
     started: Running = {}
+    kept = getattr(request.config, "cache", None)
     for name, setting in {"uncompiled": "NUMBA_DISABLE_JIT", "bounds-checked": "NUMBA_BOUNDSCHECK"}.items():
         folder = tmp_path_factory.mktemp(name)
-        environment = {**os.environ, setting: "1", "TICKFOLD_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+        place = str(folder if kept is None else kept.mkdir(f"tickfold-{name}"))
+        environment = {**os.environ, setting: "1", "TICKFOLD_CACHE_DIR": place, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-W", "error", "-c", SCRIPT, str(folder / "found.npz")]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         started[name] = (process, folder / "found.npz")
@@ -574,10 +579,10 @@ def test_any_views_equal_an_interpretation_of_their_graphs_and_keep_the_laws(vie
 
 
 def test_made_up_views_reach_what_they_are_meant_to_test() -> None:
-    # The strategy is only worth what it makes: over some draws every clock, windows and steps occur.
+    # The strategy is only worth what it makes: over a few draws every clock, windows and steps occur.
     seen: set[str] = set()
 
-    @settings(max_examples=60, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
+    @settings(max_examples=25, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
     @given(views=view_sets())
     def look(views: tuple[FeatureView, ...]) -> None:
         for view in views:

@@ -21,6 +21,7 @@ from engine import jit
 from engine.errors import ConfigError, StoreError
 from engine.indicator import Node, aggregate, indicator
 from engine.indicators import ema, total
+from engine.ingress import compiled_admit
 from store import FeatureView, compute
 from tests.brute_force import tick_table
 
@@ -103,6 +104,14 @@ class Tree:
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "mine.py").write_text(USER_MODULE)
         (folder / "helpers.py").write_text(HELPERS)
+        # The ingress is what it is in the tree that this was copied from: found compiled, wherever the sources lie.
+        ingress = compiled_admit().__module__
+        place = folder / "cache" / "programs" / "__pycache__"
+        place.mkdir(parents=True, mode=0o700)
+        place.parent.chmod(0o700)
+        shutil.copy2(jit.cache_place() / f"{ingress}.py", place.parent)
+        for compiled in (jit.cache_place() / "__pycache__").glob(f"{ingress}.*.nb?"):
+            shutil.copy2(compiled, place)
         return cls(folder)
 
     def start(self) -> Start:
@@ -136,7 +145,7 @@ class Tree:
 def test_starts_compile_once_and_notice_every_change_of_what_a_step_reaches(tmp_path: Path) -> None:
     tree = Tree.make(tmp_path)
     first = tree.start()
-    assert len(first.compiled) == 2, f"the ingress and the view: {first.compiled}"
+    assert len(first.compiled) == 1, f"the view, but not the ingress: {first.compiled}"
     assert (first.rsi, first.scaled, first.programs) == (50.0, 11.0, 2)
 
     again = tree.start()

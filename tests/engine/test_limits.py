@@ -20,6 +20,10 @@ from tests.folding import Run, listener, signal, trades
 ROOT = Path(__file__).parents[2]
 
 
+def twice(value: float) -> float:
+    return 2.0 * value
+
+
 @indicator()
 def falls_over(price: float) -> float:
     return (1.0, 2.0)[int(price)]
@@ -71,24 +75,23 @@ def test_an_anchor_moves_on_whoever_else_looks_at_the_window() -> None:
 
 def test_compiled_files_that_were_cut_short_are_made_again(tmp_path: Path) -> None:
     script = (
-        "from store import FeatureView, compute; from tests.brute_force import tick_table; "
-        "print(compute(FeatureView('v', {'x': 'price'}), tick_table([1.0, 2.0]))['x'].to_pylist())"
+        "from engine.jit import compile_function; from tests.engine.test_limits import twice; "
+        "print(compile_function(twice, 'float64(float64)', 'a step')(21.0))"
     )
     environment = {**os.environ, "TICKFOLD_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script]
 
-    def run() -> str:
+    def run() -> tuple[str, int]:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout, done.stderr.count("compiling a step")
 
-    first = run()
-    compiled = sorted((tmp_path / "programs" / "__pycache__").glob("tickfold_*.nbc"))
-    assert len(compiled) == 2, "the ingress and the program"
-    for file in compiled:
-        file.write_bytes(b"")
-    assert run() == first == "[1.0, 2.0]\n"
-    assert all(file.stat().st_size for file in compiled)
+    assert run() == ("42.0\n", 1)
+    [compiled] = (tmp_path / "programs" / "__pycache__").glob("tickfold_*.nbc")
+    compiled.write_bytes(b"")
+    assert run() == ("42.0\n", 0), "it was thought to be compiled"
+    assert compiled.stat().st_size
+    assert run() == ("42.0\n", 0)
 
 
 def test_views_and_indicators_of_a_python_file_can_be_named_in_the_configuration(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from engine.cli.command import build_parser
 from engine.config import Config, to_toml
+from tests.commands import inside
 from tests.folding import COMMAND, LTC, QUOTES, TRADES, environment
 
 VERBS = ("run", "replay", "verify", "exchange", "record", "audit", "top", "doctor", "config")
@@ -58,10 +59,16 @@ def tickfold(
     return Done(ran.returncode, ran.stdout, ran.stderr)
 
 
+def here(*arguments: str | Path, cwd: Path = LTC.parent, **settings: str) -> Done:
+    """Run the command in this process: for what it says and finds. What is the same for every verb, a process of its own shows."""
+    ran = inside(*arguments, cwd=cwd, **settings)
+    return Done(ran.returncode, ran.stdout, ran.stderr)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled() -> None:
     """Compile what the commands need, so that no test hears of it."""
-    assert tickfold("replay", "--json").code == 0
+    assert here("replay", "--json").code == 0
 
 
 def plugin(folder: Path, body: str, name: str = "plugin") -> Path:
@@ -88,14 +95,14 @@ def quick(folder: Path, *strategies: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_its_options(verb: str) -> None:
-    done = tickfold(verb, "--help")
+    done = here(verb, "--help")
     assert (done.code, done.err) == (0, "")
     for word in (f"usage: tickfold {verb}", "--config FILE", "--verbose", "--json"):
         assert word in done.out
 
 
 def test_the_help_of_the_command_names_every_verb() -> None:
-    done = tickfold("--help")
+    done = here("--help")
     assert done.code == 0
     assert [verb for verb in VERBS if not re.search(rf"^\s+{verb}\s", done.out, re.MULTILINE)] == []
 
@@ -128,7 +135,7 @@ def test_python_m_engine_is_the_command() -> None:
 
 
 def test_a_replay_says_what_it_folded_and_its_digests_only_where_they_are_asked_for() -> None:
-    plain, asked = tickfold("replay", LTC), tickfold("replay", LTC, "--digest")
+    plain, asked = here("replay", LTC), here("replay", LTC, "--digest")
     assert (plain.code, plain.err, asked.code, asked.err) == (0, "", 0, "")
     assert plain.out.startswith("4,005 inputs of 1 keys in ")
     assert "4,000 trades" in plain.out
@@ -140,7 +147,7 @@ def test_a_replay_says_what_it_folded_and_its_digests_only_where_they_are_asked_
 
 
 def test_a_replay_without_a_source_folds_the_built_in_recording_and_says_its_digests() -> None:
-    done = tickfold("replay")
+    done = here("replay")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("37,883 inputs of 4 keys")
     assert re.search(r"^inputs +[0-9a-f]{64}$", done.out, re.MULTILINE)
@@ -163,7 +170,7 @@ def test_an_audit_that_passes_ends_with_0_and_one_that_fails_with_1_and_names_th
         "seer",
     )
     options = ("--cuts", "1", "--to", "2025-06-21T12:50:00Z")
-    passed = tickfold("audit", LTC, *options)
+    passed = here("audit", LTC, *options)
     assert (passed.code, passed.err) == (0, "")
     assert passed.out.startswith("nothing looks ahead: ")
     failed = tickfold("audit", LTC, *options, **quick(tmp_path, seer))
@@ -208,7 +215,7 @@ def test_iso_8601_times_are_exact_to_the_nanosecond_or_refused(capsys: pytest.Ca
 
 def test_from_and_to_are_half_open() -> None:
     until, since = (
-        json.loads(tickfold("replay", LTC, option, "2025-06-21T12:38:32.839Z", "--json").out)
+        json.loads(here("replay", LTC, option, "2025-06-21T12:38:32.839Z", "--json").out)
         for option in ("--to", "--from")
     )
     assert (until["inputs"], since["inputs"]) == (1, 4004)
@@ -217,7 +224,7 @@ def test_from_and_to_are_half_open() -> None:
 # Errors
 
 
-WRONG: dict[str, tuple[tuple[object, ...], str]] = {
+WRONG: dict[str, tuple[tuple[str | Path, ...], str]] = {
     "missing file": (("replay", "none.parquet"), "none.parquet: no such file"),
     "no recording": (
         ("replay", Path(__file__)),
@@ -239,7 +246,7 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_said_in_one_line_without_a_traceback_and_ends_with_2(tmp_path: Path, what: str) -> None:
     arguments, said = WRONG[what]
-    done = tickfold(*arguments, cwd=tmp_path)
+    done = here(*arguments, cwd=tmp_path)
     assert (done.code, done.out) == (2, "")
     assert len(done.lines()) == 1, done.err
     assert done.err.startswith("tickfold: ")
@@ -254,7 +261,7 @@ def test_with_v_the_traceback_is_shown_too() -> None:
     assert "ReplayError" in done.err
 
 
-USAGE: dict[str, tuple[tuple[object, ...], str]] = {
+USAGE: dict[str, tuple[tuple[str | Path, ...], str]] = {
     "unknown verb": (("replai",), "replay"),
     "unknown option": (("replay", "--sped", "1", "--x"), "--x"),
     "speed": (("replay", "--speed", "fast"), """argument --speed: 'fast': expected "max" or a number above 0"""),
@@ -272,7 +279,7 @@ USAGE: dict[str, tuple[tuple[object, ...], str]] = {
 @pytest.mark.parametrize("what", USAGE)
 def test_wrong_usage_names_the_argument_and_ends_with_2(what: str) -> None:
     arguments, said = USAGE[what]
-    done = tickfold(*arguments)
+    done = here(*arguments)
     assert (done.code, done.out) == (2, "")
     assert said in done.lines()[-1]
     assert TRACEBACK not in done.err
@@ -280,13 +287,13 @@ def test_wrong_usage_names_the_argument_and_ends_with_2(what: str) -> None:
 
 @pytest.mark.parametrize("what", USAGE)
 def test_wrong_usage_is_said_in_one_or_two_lines(what: str) -> None:
-    done = tickfold(*USAGE[what][0])
+    done = here(*USAGE[what][0])
     assert len(done.lines()) <= 2, done.err
 
 
 def test_a_configuration_with_an_unknown_key_is_refused_with_file_key_and_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[store]\nring_row = 64\n")
-    done = tickfold("replay", cwd=tmp_path)
+    done = here("replay", cwd=tmp_path)
     assert (done.code, done.out) == (2, "")
     assert done.err == "tickfold: config.toml: store.ring_row = 64: no such key; did you mean ring_rows?\n"
 
@@ -316,7 +323,7 @@ def test_a_configuration_with_an_unknown_key_is_refused_with_file_key_and_the_ne
 def test_what_is_wrong_in_the_environment_is_said_in_one_line(
     tmp_path: Path, settings: dict[str, str], said: str
 ) -> None:
-    done = tickfold("replay", LTC, **settings)
+    done = here("replay", LTC, cwd=tmp_path, **settings)
     assert (done.code, done.out, len(done.lines())) == (2, "", 1), done.err
     assert said in done.err
 
@@ -325,7 +332,7 @@ def test_a_damaged_recording_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes(TRADES.read_bytes()[:5000])
     (tmp_path / "binance.jsonl").write_text('{"kind":"recv"\n')
     for name in ("torn.parquet", "binance.jsonl"):
-        done = tickfold("replay", name, cwd=tmp_path)
+        done = here("replay", name, cwd=tmp_path)
         assert (done.code, done.out, len(done.lines())) == (2, "", 1), done.err
         assert name in done.err
 
@@ -335,7 +342,7 @@ def test_a_damaged_recording_is_named_in_one_line(tmp_path: Path) -> None:
 
 def test_config_prints_what_holds_after_file_and_environment(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[store]\nring_rows = 64\n[engine]\nseed = 3\n")
-    done = tickfold("config", cwd=tmp_path, TICKFOLD_ENGINE__SEED="4")
+    done = here("config", cwd=tmp_path, TICKFOLD_ENGINE__SEED="4")
     assert (done.code, done.err) == (0, "")
     resolved = tomllib.loads(done.out)
     assert (resolved["store"]["ring_rows"], resolved["engine"]["seed"], resolved["engine"]["bus_limit"]) == (
@@ -343,20 +350,20 @@ def test_config_prints_what_holds_after_file_and_environment(tmp_path: Path) -> 
         4,
         10_000,
     )
-    assert json.loads(tickfold("config", "--json", cwd=tmp_path, TICKFOLD_ENGINE__SEED="4").out)["engine"]["seed"] == 4
+    assert json.loads(here("config", "--json", cwd=tmp_path, TICKFOLD_ENGINE__SEED="4").out)["engine"]["seed"] == 4
 
 
 def test_config_prints_a_configuration_that_can_be_given_back(tmp_path: Path) -> None:
-    printed = tickfold("config", cwd=tmp_path).out
+    printed = here("config", cwd=tmp_path).out
     assert printed == to_toml(Config())
     (tmp_path / "again.toml").write_text(printed)
-    assert tickfold("config", "--config", "again.toml", cwd=tmp_path).out == printed
+    assert here("config", "--config", "again.toml", cwd=tmp_path).out == printed
 
 
 def test_a_config_file_is_read_only_where_it_is_named_or_lies_there(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[engine]\nseed = 9\n")
-    assert tomllib.loads(tickfold("config", cwd=tmp_path).out)["engine"]["seed"] == 0
-    assert tomllib.loads(tickfold("config", "--config", "mine.toml", cwd=tmp_path).out)["engine"]["seed"] == 9
+    assert tomllib.loads(here("config", cwd=tmp_path).out)["engine"]["seed"] == 0
+    assert tomllib.loads(here("config", "--config", "mine.toml", cwd=tmp_path).out)["engine"]["seed"] == 9
 
 
 # Plugins
@@ -365,7 +372,7 @@ def test_a_config_file_is_read_only_where_it_is_named_or_lies_there(tmp_path: Pa
 def test_a_failing_strategy_is_reported_and_parked_and_the_replay_goes_on(tmp_path: Path) -> None:
     broken = plugin(tmp_path, "raise ValueError('no idea')")
     done = tickfold("replay", LTC, "--digest", cwd=tmp_path, **quick(tmp_path, broken))
-    clean = tickfold("replay", LTC, "--digest", cwd=tmp_path, **quick(tmp_path))
+    clean = here("replay", LTC, "--digest", cwd=tmp_path, **quick(tmp_path))
     assert done.code == 0
     assert [line for line in done.out.splitlines() if line.startswith(("inputs", "features", "signals  "))] == [
         line for line in clean.out.splitlines() if line.startswith(("inputs", "features", "signals  "))
@@ -385,7 +392,7 @@ def test_refused_rows_are_said_and_counted(tmp_path: Path) -> None:
     prices = table["price"].to_pylist()
     prices[5:15] = [-1.0] * 10
     pq.write_table(table.set_column(table.column_names.index("price"), "price", [prices]), tmp_path / "bad.parquet")
-    done = tickfold("replay", "bad.parquet", cwd=tmp_path, TICKFOLD_STRATEGIES__RUN="[]")
+    done = here("replay", "bad.parquet", cwd=tmp_path, TICKFOLD_STRATEGIES__RUN="[]")
     assert done.code == 0
     assert done.err.count("bad price: price -1.0: expected positive and finite") == 5
     assert "further ones are only counted" in done.err
@@ -428,7 +435,9 @@ def test_an_interrupted_run_ends_with_0_and_one_document(number: str, tmp_path: 
     once = plugin(tmp_path, f"os.environ.pop('ONCE', None) and os.kill(os.getpid(), signal.{number})")
     settings = {**quick(tmp_path, once), "ONCE": "1", "TICKFOLD_SERVER__PORT": "0"}
     done = tickfold("run", "--json", "--data", tmp_path / "data", cwd=tmp_path, **settings)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    # A machine with too much to do may hold a loop by itself.
+    assert [line for line in done.lines() if "loop held" not in line] == []
     assert len(done.out.splitlines()) == 1
     assert json.loads(done.out) == json.loads((tmp_path / "data" / "digest.json").read_bytes())
 
@@ -585,5 +594,5 @@ def test_a_cache_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> N
 
 
 def test_the_configuration_as_json_is_that_of_the_structs() -> None:
-    said: Any = json.loads(tickfold("config", "--json").out)
+    said: Any = json.loads(here("config", "--json").out)
     assert msgspec.convert(said, Config) == Config()
