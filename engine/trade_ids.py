@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.block import Keys
-from engine.ingress import LATE, TRADE, Ingress
+from engine.block import NO_ID, Keys
+from engine.ingress import COUNT, FIRST_RANGE, HIGHEST, LAST, LATE, TRADE, Ingress
 
 
 class TradeIds:
@@ -21,6 +21,17 @@ class TradeIds:
         """Return the highest id that has come, live or as history; None if there is none."""
         code = self._code(symbol)
         return None if code is None else self._ingress.newest_id(code)
+
+    def skipped_below(self, symbol: str) -> int | None:
+        """Return the highest id that has come, if ids between the last that was folded and it have not; else None."""
+        code = self._code(symbol)
+        if code is None:
+            return None
+        last, highest, count = self._ingress.state[code, [LAST, HIGHEST, COUNT]].tolist()
+        if not count or last in (highest, NO_ID):
+            return None
+        end = self._ingress.state.item(code, FIRST_RANGE + 2 * count - 1)
+        return highest if end > last else None
 
     def forgotten(self, symbol: str) -> int:
         """Return how many spans of missing ids had to be forgotten."""

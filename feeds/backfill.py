@@ -42,6 +42,8 @@ CONFIRM_NS: Final = NS_PER_S
 """Between the two answers that prove an id does not exist: a database may be behind in the middle too."""
 TAIL_NS: Final = NS_PER_S
 """How long a trade that the exchange has spoken of may still be on its way by the stream."""
+SKIPPED_LOOKS: Final = 2
+"""So often ids that history has skipped are seen missing before they are asked for; once, until there is newer history."""
 RETRY_FIRST_NS: Final = NS_PER_S // 2
 RETRY_MAX_NS: Final = 10 * NS_PER_S
 JOBS_MAX: Final = 1_000
@@ -126,6 +128,8 @@ class Backfill:
         self._jobs: deque[_Job] = deque()
         self._looks: dict[str, _Look] = {}
         self._before: dict[str, int | None] = {}
+        self._skipped: dict[str, tuple[int, int]] = {}
+        """By symbol the newest id of its history, where that has skipped some, and in how many looks it was."""
         """Newest ids of symbols from before they fell mute."""
         self._ended: dict[str, list[Span]] = {}
         """Spans of jobs that have ended, as far as the ingress has not heard of it yet."""
@@ -209,15 +213,26 @@ class Backfill:
             self._look(symbol, TAIL_NS, None)
 
     def look(self, symbols: Sequence[str]) -> None:
-        """Look whether the ids of a symbol have begun anew. To be called about every second."""
+        """Look whether ids have begun anew, or history has skipped some. To be called about every second."""
+        for symbol in symbols if self._history.proves_gaps else ():
+            self._look_below(symbol)
         for symbol in self._restarts.look(symbols):
             for job in [job for job in self._jobs if job.symbol == symbol]:
                 self._jobs.remove(job)
                 self._end(symbol, job.span, sorted(job.left + job.gone), "the exchange numbers its trades anew")
             self._say("restarted", symbol, "the exchange numbers its trades anew; the next one begins a new count")
-            if not self._history.proves_gaps:  # those that came meanwhile counted as taken
-                self._before.pop(symbol, None)
-                self._look(symbol, 0, None)
+
+    def _look_below(self, symbol: str) -> None:
+        """Ask for what history has skipped: the next trade would show a gap, but a quiet symbol may be long in making one."""
+        newest = self._taken.skipped_below(symbol)
+        if newest is None:
+            self._skipped.pop(symbol, None)
+            return
+        before, looks = self._skipped.get(symbol, (newest, 0))
+        looks = looks + 1 if newest == before else 1
+        if looks == SKIPPED_LOOKS:
+            self._look(symbol, 0, None)
+        self._skipped[symbol] = newest, looks
 
     # -- jobs
 

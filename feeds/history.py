@@ -52,6 +52,9 @@ class Taken(Protocol):
     def newest_id(self, symbol: str) -> int | None:
         """The highest id that has come, live or as history; None if there is none."""
 
+    def skipped_below(self, symbol: str) -> int | None:
+        """The highest id that has come if ids between the last that was folded and it have not; else None."""
+
     def forgotten(self, symbol: str) -> int:
         """How many missing spans had to be forgotten, since too many were open."""
 

@@ -97,6 +97,10 @@ def singles() -> list[Case]:
             2, "connection lost for 5 s", lambda *_: (plan.Drop(at_s=15, for_s=5),), over_s=20, recovers_s=10,
             is_lossless=True, tells=("disconnected",),
         ),
+        *case(  # two trades of the quiet symbol are missed, and it makes no other that would show a gap
+            2, "lost, while a quiet symbol trades", lambda *_: (plan.Drop(at_s=45, for_s=6),), over_s=51, recovers_s=12, seconds=LONG_S,
+            is_lossless=True,
+        ),
         *[
             one
             for feeds, tells in ((("coinbase",), ()), (("binance", "coinbase_exchange", "kucoin"), ("lost",)))  # the first repeats 100 trades

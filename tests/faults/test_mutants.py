@@ -89,6 +89,10 @@ def the_maker_s_side_is_taken_for_the_taker_s(patch: Patch) -> None:
     patch.setattr(CoinbaseDecoder, "decode", turned)
 
 
+def nobody_looks_below_what_history_tells(patch: Patch) -> None:
+    patch.setattr(Backfill, "_look_below", lambda *_: None)
+
+
 def sockets_are_never_let_go_of(patch: Patch) -> None:
     patch.setattr(Feed, "let_go", lambda *_: None)
 
@@ -104,6 +108,11 @@ def sockets_are_never_let_go_of(patch: Patch) -> None:
         (one_trade_in_fifty_is_lost, "00 nothing wrong, coinbase", "though the fault is another symbol's"),
         (one_trade_in_fifty_is_lost, "03 reset, without a word, kucoin", "missing, and nobody said so"),
         (strategies_are_told_later, "03 reset, without a word, binance", "too late"),
+        (
+            nobody_looks_below_what_history_tells,
+            "02 lost, while a quiet symbol trades, coinbase_exchange",
+            "nobody said so",
+        ),
         (sockets_are_never_let_go_of, "03 renewed before the cut, binance", "connections at the end"),
         (the_maker_s_side_is_taken_for_the_taker_s, "00 nothing wrong, coinbase", "expected"),
     ],

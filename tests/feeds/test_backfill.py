@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from engine.block import IS_TRADE, Block
+from engine.block import IS_TRADE, Block, Keys
 from engine.errors import FeedError
 from engine.events import Event, FeedStatus, Tick
 from engine.ingress import HIGHEST, LATE, TRADE, Ingress
+from engine.trade_ids import TradeIds
 from feeds.backfill import Backfill
 from feeds.binance_rest import BinanceHistory
 from feeds.coinbase_exchange_rest import CoinbaseExchangeHistory
@@ -98,6 +99,11 @@ class World:
 
     def newest_id(self, symbol: str) -> int | None:
         return self.ingress.state.item(0, HIGHEST)
+
+    def skipped_below(self, symbol: str) -> int | None:
+        keys = Keys()
+        keys.code((self.history.exchange, symbol))
+        return TradeIds(keys, self.ingress, self.history.exchange).skipped_below(symbol)
 
     def forgotten(self, symbol: str) -> int:
         return self.ingress.forgotten()
@@ -389,6 +395,27 @@ def test_kucoin_says_that_trades_may_be_lost_where_its_newest_do_not_reach_back(
     assert [one.status for one in world.statuses] == ["lost"]
     assert (world.statuses[0].first_id, world.statuses[0].last_id) == (None, None)
     assert "between 110 and trade 4901 may be lost, which cannot be proved" in world.statuses[0].detail
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_what_history_has_skipped_is_asked_for_once_and_before_the_next_trade_shows_it(name: str) -> None:
+    async def story(world: World) -> None:
+        world.trades = dict.fromkeys(range(1, 106))
+        world.take([100])
+        world.backfill.look([SYMBOL])
+        world.take([105], late=True)  # such as a last_match at the subscription
+        world.backfill.look([SYMBOL])
+        assert not world.asked
+        world.backfill.look([SYMBOL])
+        await world.until(lambda: len(world.ticks) >= 4)
+        for _ in range(3):
+            world.backfill.look([SYMBOL])
+        await asyncio.sleep(60)
+
+    world = play(name, story)
+    assert len(world.asked) == 1
+    assert world.folded(LATE)[-1] == (101, 105)
+    assert not world.statuses
 
 
 @pytest.mark.parametrize("name", ["coinbase_exchange", "coinbase"])

@@ -24,6 +24,9 @@ class Counts:
     def newest_id(self, symbol: str) -> int | None:
         return None
 
+    def skipped_below(self, symbol: str) -> int | None:
+        return None
+
     def forgotten(self, symbol: str) -> int:
         return 0
 
