@@ -64,7 +64,7 @@ lint: $(DEV_STAMP)  ## format, lint and types, without the tests
 	@$(BIN)/mypy
 
 bench: $(BENCH_STAMP)  ## install the peers in .venv-bench and .venv-peers, run all benchmarks, write benchmarks/results/
-	@$(MAKE) --no-print-directory $(PEERS_STAMP) || echo 'cryptofeed and ccxt cannot be installed: bench_decode runs without them' >&2
+	@$(MAKE) --no-print-directory $(PEERS_STAMP) || echo 'cryptofeed and ccxt cannot be installed: bench_decode and bench_transport run without them' >&2
 	@mkdir -p benchmarks/results
 	@failed=''; \
 	for file in benchmarks/bench_*.py; do \
@@ -72,7 +72,7 @@ bench: $(BENCH_STAMP)  ## install the peers in .venv-bench and .venv-peers, run 
 	    name=$$(basename "$$file" .py); \
 	    printf '== %s\n' "$$name"; \
 	    venv=$(BENCH_VENV); \
-	    [ "$$name" != bench_decode ] || [ ! -e $(PEERS_STAMP) ] || venv=$(PEERS_VENV); \
+	    case "$$name" in bench_decode|bench_transport) [ ! -e $(PEERS_STAMP) ] || venv=$(PEERS_VENV) ;; esac; \
 	    "$$venv/bin/python" -m "benchmarks.$$name" || failed="$$failed $$name"; \
 	done; \
 	[ -z "$$failed" ] || { printf 'failed:%s\n' "$$failed" >&2; exit 1; }

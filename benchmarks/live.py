@@ -65,8 +65,16 @@ def ours(symbols: Sequence[str] = SYMBOLS) -> list[str]:
 class Sender:
     """The exchange of `sender.py` in a process of its own. Commands wait for their answers unless they are begun with `begin`."""
 
-    def __init__(self, *, symbols: Sequence[str] = SYMBOLS, stamps: Path | None = None, rows: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        symbols: Sequence[str] = SYMBOLS,
+        stamps: Path | None = None,
+        rows: int = 0,
+        kind: str = "trade",
+    ) -> None:
         words = [sys.executable, "-m", "benchmarks.sender", "--symbols", ",".join(symbols), "--rows", str(rows)]
+        words += ["--kind", kind]
         if stamps is not None:
             words += ["--stamps", str(stamps)]
         self.symbols = symbols

@@ -1,8 +1,7 @@
-"""An exchange in a process of its own: trades as Binance words them, over a raw websocket, at an exact pace or as fast as they are taken.
+"""An exchange in a process of its own: trades over a raw websocket, at an exact pace or as fast as they are taken.
 
-Frames are built beforehand, column by column, so that sending one is a system call and nothing else. Ids of each symbol are contiguous,
-prices are a walk that comes back to where it began (`price_of` tells any of them), and all frames have one length: five digits before
-the point of a price, and `M`, a field that nobody reads, is what `m` is not.
+Frames are built beforehand (`wording.py`), so that sending one is a system call and nothing else. Ids of each symbol are contiguous,
+prices are a walk that comes back to where it began (`price_of` tells any of them), and all frames have one length.
 
     pace    frame i at start + i / rate, each by itself; its times T and E are the wall clock's of that moment
     flood   frames in lumps of `LUMP`; T and E begin so far back that they reach the wall clock at the end
@@ -21,7 +20,6 @@ import json
 import mmap
 import os
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +29,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import wording
+
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 FIRST_ID = 1_000_000_000
 LUMP = 512
@@ -39,6 +39,8 @@ WEIGHTS = (0.5, 0.25, 0.15, 0.1)
 ROUND = 4_000  # frames after which the order of the symbols repeats, or so
 PERIOD = 1 << 16  # trades of a symbol after which its prices repeat
 NS_PER_S, NS_PER_MS = 1_000_000_000, 1_000_000
+CHANNELS = ("heartbeats", "market_trades", "ticker")
+"""What a feed of ours asks Coinbase for."""
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 LEAD_S, LEAD_S_A_FRAME = 0.3, 3e-6
 NAP_NS, WAKING_NS = 300_000, 150_000
@@ -93,58 +95,40 @@ class Turns:
 
 
 def frames(
-    first: int, times_ms: Integers, symbols: Sequence[str], turns: Turns, *, combined: bool
+    first: int,
+    times_ms: Integers,
+    symbols: Sequence[str],
+    turns: Turns,
+    *,
+    combined: bool,
+    kind: str = "trade",
 ) -> npt.NDArray[np.uint8]:
     """Build websocket frames, one a row: the frame `first` and those after it, with times in ms UTC."""
-    code, turn = turns.of(np.arange(first, first + len(times_ms)))
+    number = np.arange(first, first + len(times_ms))
+    code, turn = turns.of(number)
     at = turn % PERIOD
-    rows = np.array([list(_template(name, combined)) for name in symbols], np.uint8)[code]
-    text = bytes(rows[0])
-    for field, values, width in (
-        (b'"E":', times_ms, 13),
-        (b'"T":', times_ms, 13),
-        (b'"t":', FIRST_ID + turn, 10),
-        (b'"p":"', PRICES[at] // 100, 5),
-        (b'"p":"00000.', PRICES[at] % 100, 2),
-        (b'"q":"0.', VOLUMES[at], 5),
-    ):
-        _put(rows, text.index(field) + len(field), values, width)
-    sold = np.array([b"false", b" true"], "S5")[SOLD[at].astype(int)]
-    other = np.array([b" true", b"false"], "S5")[SOLD[at].astype(int)]
-    for name, flag in ((b'"m":', sold), (b'"M":', other)):
-        begin = text.index(name) + len(name)
-        rows[:, begin : begin + 5] = flag.view(np.uint8).reshape(-1, 5)
-    return rows
+    trades = wording.Trades(code, number, FIRST_ID + turn, times_ms, PRICES[at], VOLUMES[at], SOLD[at])
+    return wording.frames(kind, symbols, trades, combined=combined)
 
 
-def _template(name: str, combined: bool) -> bytes:
-    payload = (
-        f'{{"e":"trade","E":0000000000000,"s":"{name}","t":0000000000,"p":"00000.00000000","q":"0.00000000",'
-        '"T":0000000000000,"m":00000,"M":00000}'
-    )
-    if combined:
-        payload = f'{{"stream":"{name.lower()}@trade","data":{payload}}}'
-    return struct.pack(">BBH", 0x81, 126, len(payload)) + payload.encode()
-
-
-def _put(rows: npt.NDArray[np.uint8], column: int, values: Integers, width: int) -> None:
-    """Write numbers as digits."""
-    for place in range(width):
-        values, digit = np.divmod(values, 10)
-        rows[:, column + width - 1 - place] = 48 + digit
+def flood_times(begin_ns: int, count: int, market_s: float, first: int = 0, some: int | None = None) -> Integers:
+    """The times of a flood's frames, ms UTC: all of them, or `some` from `first` on."""
+    index = np.arange(first, first + (count if some is None else some))
+    return (begin_ns + (index * (market_s * NS_PER_S / count)).astype(np.int64)) // NS_PER_MS
 
 
 class Peer:
-    """A client that has subscribed."""
+    """A client that has subscribed: by requests, or as Binance allows it too by the address that it has dialled."""
 
-    def __init__(self, listening: socket.socket) -> None:
+    def __init__(self, listening: socket.socket, kind: str) -> None:
         self.socket, _ = listening.accept()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += self._some()
-        path = head.split(b" ", 2)[1]
-        self.is_combined = path.startswith(b"/stream")
+        self._data = b""
+        while b"\r\n\r\n" not in self._data:
+            self._more()
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        path = head.split(b" ", 2)[1].decode()
+        self.is_combined = path.startswith("/stream")
         key = next(
             line.split(b":", 1)[1].strip()
             for line in head.split(b"\r\n")
@@ -156,36 +140,56 @@ class Peer:
             + accept
             + b"\r\n\r\n"
         )
-        request = json.loads(self._message())
-        self.streams: list[str] = request["params"]
-        answer = json.dumps({"result": None, "id": request["id"]}).encode()
-        self.socket.sendall(bytes((0x81, len(answer))) + answer)
+        _, is_in_address, streams = path.partition("streams=")
+        self.streams: list[str]
+        if is_in_address:
+            self.streams = streams.split("/")
+        elif kind == "market_trades":
+            self.streams = self._coinbase()
+        else:
+            request = json.loads(self._message())
+            self.streams = request["params"]
+            self._say({"result": None, "id": request["id"]})
 
-    def _some(self) -> bytes:
+    def _coinbase(self) -> list[str]:
+        """Grant what is asked for, channel by channel, until all are there that a feed of ours asks for."""
+        channels: dict[str, list[str]] = {}
+        while len(channels) < len(CHANNELS):
+            request = json.loads(self._message())
+            channels[request["channel"]] = request.get("product_ids", [request["channel"]])
+            self._say({"channel": "subscriptions", "sequence_num": 0, "events": [{"subscriptions": channels}]})
+        return channels["market_trades"]
+
+    def _say(self, answer: Any) -> None:
+        self.socket.sendall(wording.framed(json.dumps(answer).encode()))
+
+    def _more(self) -> None:
         found = self.socket.recv(65_536)
         if not found:
             raise ConnectionError("the client has left before it subscribed")
-        return found
+        self._data += found
 
     def _message(self) -> bytes:
         """Read one masked frame of text."""
-        data = self._some()
-        while len(data) < 14:
-            data += self._some()
-        length, at = data[1] & 127, 2
+        while len(self._data) < 14:
+            self._more()
+        length, at = self._data[1] & 127, 2
         if length == 126:
-            length, at = int.from_bytes(data[2:4], "big"), 4
-        while len(data) < at + 4 + length:
-            data += self._some()
-        mask, body = data[at : at + 4], data[at + 4 : at + 4 + length]
+            length, at = int.from_bytes(self._data[2:4], "big"), 4
+        end = at + 4 + length
+        while len(self._data) < end:
+            self._more()
+        mask, body = self._data[at : at + 4], self._data[at + 4 : end]
+        self._data = self._data[end:]
         return bytes(byte ^ mask[place % 4] for place, byte in enumerate(body))
 
 
 class Sender:
-    """Sends to the newest client."""
+    """Sends to the newest client. `kind` is one of `wording.KINDS`."""
 
-    def __init__(self, symbols: Sequence[str], stamps: Path | None, rows: int) -> None:
+    def __init__(self, symbols: Sequence[str], stamps: Path | None, rows: int, kind: str = "trade") -> None:
         self._symbols = symbols
+        self._kind = kind
         self._turns = Turns(len(symbols))
         self._next = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -208,7 +212,7 @@ class Sender:
         """Wait for the next client to subscribe."""
         if self._peer is not None:
             self._peer.socket.close()
-        self._peer = Peer(self._listening)
+        self._peer = Peer(self._listening, self._kind)
         return {"streams": self._peer.streams, "combined": self._peer.is_combined}
 
     def pace(self, rate: float, count: int, nap: bool = False) -> dict[str, Any]:
@@ -218,9 +222,7 @@ class Sender:
         lead = round((LEAD_S + count * LEAD_S_A_FRAME) * NS_PER_S)
         now, start = time.time_ns(), time.monotonic_ns() + lead
         due = (np.arange(count) * (NS_PER_S / rate)).astype(np.int64)
-        built = frames(
-            first, (now + lead + due) // NS_PER_MS, self._symbols, self._turns, combined=self._peer.is_combined
-        )
+        built = self._frames(first, (now + lead + due) // NS_PER_MS)
         size, data = built.shape[1], built.tobytes()
         messages = [data[at : at + size] for at in range(0, len(data), size)]
         dues = (start + due).tolist()
@@ -249,34 +251,43 @@ class Sender:
         self._next += count
         return {"first": first, "count": count, "seconds": (clock() - start) / NS_PER_S, "late_ns_max": late}
 
-    def flood(self, count: int, market_s: float = 0.0) -> dict[str, Any]:
-        """Send as fast as they are taken; their times span `market_s` and end now."""
+    def flood(self, count: int, market_s: float = 0.0, ahead: bool = False) -> dict[str, Any]:
+        """Send as fast as they are taken; their times span `market_s` and end now. `ahead`: build all of them before the first is sent."""
         assert self._peer is not None
-        first, begun = self._next, time.monotonic_ns()
+        first = self._next
         begin = time.time_ns() - round(market_s * NS_PER_S)
-        step = market_s * NS_PER_S / count
+        chunks = (
+            self._frames(first + done, flood_times(begin, count, market_s, done, min(CHUNK, count - done)))
+            for done in range(0, count, CHUNK)
+        )
+        ready = list(chunks) if ahead else chunks
+        begun = time.monotonic_ns()
         done = 0
         try:
-            while done < count:
-                some = min(CHUNK, count - done)
-                times = (begin + (np.arange(done, done + some) * step).astype(np.int64)) // NS_PER_MS
-                built = frames(first + done, times, self._symbols, self._turns, combined=self._peer.is_combined)
-                for lump in range(0, some, LUMP):
+            for built in ready:
+                for lump in range(0, len(built), LUMP):
                     self._peer.socket.sendall(built[lump : lump + LUMP].tobytes())
-                done += some
+                done += len(built)
         except ConnectionError:
             pass  # it had enough
         self._next += done
-        return {"first": first, "count": done, "seconds": (time.monotonic_ns() - begun) / NS_PER_S}
+        seconds = (time.monotonic_ns() - begun) / NS_PER_S
+        return {"first": first, "count": done, "seconds": seconds, "begin_ns": begin}
+
+    def _frames(self, first: int, times_ms: Integers) -> npt.NDArray[np.uint8]:
+        assert self._peer is not None
+        combined = self._peer.is_combined
+        return frames(first, times_ms, self._symbols, self._turns, combined=combined, kind=self._kind)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--symbols", default=",".join(SYMBOLS), help="Binance's spelling, all of one length")
+    parser.add_argument("--kind", choices=wording.KINDS, default="trade")
     parser.add_argument("--stamps", type=Path)
     parser.add_argument("--rows", type=int, default=0)
     options = parser.parse_args()
-    sender = Sender(options.symbols.split(","), options.stamps, options.rows)
+    sender = Sender(options.symbols.split(","), options.stamps, options.rows, options.kind)
     print(json.dumps({"port": sender.port, "pid": os.getpid()}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
