@@ -8,7 +8,7 @@ delivered, `now()` and the store's cursor stand at its input, so nothing later c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -46,6 +46,7 @@ NOTICES = frozenset((Gap, Refused, WindowOverflow))
 """What is reported when its turn has come, whether or not anybody hears it."""
 TOLD = (FeedStatus, Heartbeat, Command, Configured, History, Shed)
 INPUTS = (Tick, Quote, Gap, *TOLD)
+T = TypeVar("T", bound="Told")
 Told: TypeAlias = FeedStatus | Heartbeat | Command | Configured | History | Shed
 """Inputs that are not of the market: they reach the fold one by one."""
 
@@ -266,7 +267,7 @@ class Fold:
         Raises ConfigError for a command that cannot be obeyed; it is no input then.
         """
         self.check(event)
-        self.obey(msgspec.structs.replace(event, sequence=self.ingress.number()))
+        self.obey(self.number(event))
 
     def check(self, event: Told) -> None:
         """Raise ConfigError for a command that cannot be obeyed: to an actor that is not there, of what is no key."""
@@ -276,6 +277,20 @@ class Fold:
             self.supervisor.check(event)
         elif event.verb in ("add_symbol", "remove_symbol") and not all(event.target.partition(":")):
             raise ConfigError(f"{event.verb} {event.target!r}: expected exchange:symbol, such as binance:BTC/USDT")
+
+    def number(self, event: T) -> T:
+        """Give an input that is not of the market its number. Its place is between what was admitted before and what will be after.
+
+        So it does to the ingress here what it does: ids that are declared lost are waited for no longer, a count begins anew.
+        """
+        numbered = msgspec.structs.replace(event, sequence=self.ingress.number())
+        if isinstance(numbered, FeedStatus) and numbered.status in ("lost", "restarted"):
+            code = self.keys.find((numbered.exchange, numbered.symbol))
+            if code is not None and numbered.status == "restarted":
+                self.ingress.begin_anew(code)
+            elif code is not None and numbered.first_id is not None and numbered.last_id is not None:
+                self.ingress.give_up(code, numbered.first_id, numbered.last_id)
+        return numbered
 
     def obey(self, event: Told) -> None:
         """Fold an input that has its number already."""
@@ -287,8 +302,6 @@ class Fold:
                 self.symbols[event.target] = event.verb == "add_symbol"
         elif isinstance(event, Configured):
             self.configured = event
-        elif isinstance(event, FeedStatus) and event.status in ("lost", "restarted"):
-            self._give_up(event)
         elif isinstance(event, History):
             self.is_history = self.bus.muted = event.phase == "begins"
             self.bus.refresh()
@@ -296,17 +309,6 @@ class Fold:
             self._reports.append(event)
         self.bus.send(event)
         self._give_out()
-
-    def _give_up(self, status: FeedStatus) -> None:
-        """Wait no longer for trades that are declared lost, or for any by the ids that they had before."""
-        self.open_keys()
-        code = self.keys.find((status.exchange, status.symbol))
-        if code is None:
-            return
-        if status.status == "restarted":
-            self.ingress.begin_anew(code)
-        elif status.first_id is not None and status.last_id is not None:
-            self.ingress.give_up(code, status.first_id, status.last_id)
 
     def push(self, block: Block) -> None:
         """Admit market inputs and fold them, in their order. The keys in the block are numbers of `self.keys`."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-import msgspec
 import numpy as np
 
 from engine.block import IS_QUOTE, IS_TRADE, NO_ID, Block, Keys
@@ -26,6 +25,8 @@ from engine.latency import Latency
 BATCH = 512
 """Most inputs of one turn: between two turns sockets and HTTP are served."""
 CAPACITY = 1 << 16
+"""Rows there is room for at first. It grows where it has to: feeds stop reading at `HIGH_WATER`, but a frame that was read by then is
+taken whole, so what waits is bounded by that and one frame (`feeds.frame_mib`) a connection."""
 HIGH_WATER, LOW_WATER = CAPACITY // 2, CAPACITY // 8
 SHED_EVERY_NS = 100_000_000
 SIDE_CODES = {"buy": 1, "sell": -1, None: 0}
@@ -115,9 +116,9 @@ class Intake:
         columns = self._columns
         for event in events:
             at = self._tail
-            if at == CAPACITY:
+            if at == len(columns):
                 self._make_room()
-                at = self._tail
+                columns, at = self._columns, self._tail
             kind = type(event)
             if kind is Tick:
                 self._put_tick(columns, at, event)  # type: ignore[arg-type]
@@ -172,7 +173,7 @@ class Intake:
         """
         self.drain()
         self._fold.check(event)
-        numbered = msgspec.structs.replace(event, sequence=self._fold.ingress.number())
+        numbered = self._fold.number(event)
         self._write(lambda journal: journal.append_event(numbered))
         if self._is_stopped():
             raise JournalError(f"{type(event).__name__} cannot be journaled, and the engine stops")
@@ -229,7 +230,7 @@ class Intake:
                 staged.append(admitted)
             else:
                 event = self._told.popleft()[1]
-                numbered = msgspec.structs.replace(event, sequence=self._fold.ingress.number())
+                numbered = self._fold.number(event)
                 count += 1
                 self._write(lambda journal, numbered=numbered: journal.append_event(numbered))  # type: ignore[misc]
                 staged.append(numbered)
@@ -281,12 +282,15 @@ class Intake:
         return self.stopped
 
     def _make_room(self) -> None:
-        """Move what waits to the front. Raises BufferError where a feed went on although the intake was full."""
+        """Move what waits to the front, of columns twice as long if these are nearly full of it."""
         head, waiting = self._head, self._tail - self._head
-        if not head:
-            raise BufferError(f"{waiting} inputs wait: expected feeds to stop reading at {HIGH_WATER}")
-        for column in self._columns.columns():
-            column[:waiting] = column[head : self._tail].copy()
+        size = len(self._columns)
+        # Nearly: to move all of it for the sake of a few rows would be done over and over.
+        room = 2 * size if 4 * waiting > 3 * size else size
+        moved = [np.empty(room, column.dtype) for column in self._columns.columns()]
+        for column, old in zip(moved, self._columns.columns(), strict=True):
+            column[:waiting] = old[head : self._tail]
+        self._columns = Block(*moved)
         self._told = deque((row - head, event) for row, event in self._told)
         self._head, self._tail = 0, waiting
 

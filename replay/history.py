@@ -212,9 +212,10 @@ def fold_journal(
             for digests in fold.digests.values():
                 digests.clear()
         elif isinstance(item, TOLD):
-            if item.sequence != fold.ingress.number():
-                raise JournalError(f"{type(item).__name__} {item.sequence}: expected {fold.ingress.next_sequence - 1}")
-            fold.obey(item)
+            numbered = fold.number(item)
+            if item.sequence != numbered.sequence:
+                raise JournalError(f"{type(item).__name__} {item.sequence}: expected {numbered.sequence}")
+            fold.obey(numbered)
             yield item.sequence
         while waiting and waiting[0] < fold.ingress.next_sequence:
             waiting.pop(0)
