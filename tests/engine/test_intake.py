@@ -184,13 +184,30 @@ def test_a_feed_is_told_to_stop_and_when_to_go_on() -> None:
     asyncio.run(wait())
 
 
-def test_a_feed_that_never_stops_is_an_error_and_nothing_is_lost() -> None:
-    rig = Rig()
-    rig.intake.offer([tick(number) for number in range(1, CAPACITY + 1)])
-    with pytest.raises(BufferError, match="expected feeds to stop reading"):
-        rig.intake.offer([tick(CAPACITY + 1)])
+def test_a_frame_of_more_than_there_is_room_for_is_taken_whole_and_in_its_order() -> None:
+    # 7 MiB of Coinbase trades, half of what a frame may have.
+    heard = listener(FeedStatus)
+    rig = Rig(heard)
+    rig.intake.offer([tick(1), *(tick(number) for number in range(2, 70_001)), status(70_001), tick(70_001)])
+    assert rig.intake.waiting == 70_002
     rig.hand.turn()
-    assert rig.run.fold.ingress.next_sequence == CAPACITY + 1
+    assert rig.run.fold.ingress.next_sequence == 70_003
+    assert [event.sequence for event in heard.heard] == [70_001]
+    assert rig.intake.waiting == 0
+
+
+def test_frames_that_were_read_before_the_intake_was_full_are_taken_too() -> None:
+    rig = Rig()
+    number = 0
+    while number <= 2 * CAPACITY:
+        rig.intake.offer([tick(at) for at in range(number + 1, number + 1_001)])
+        number += 1_000
+        if number == CAPACITY // 1_000 * 1_000:  # one turn, of which much is left
+            rig.hand.calls.pop()()
+    assert rig.intake.is_full
+    rig.hand.turn()
+    assert rig.run.fold.ingress.next_sequence == number + 1
+    assert not rig.intake.is_full
 
 
 def test_room_is_made_at_the_front_and_keeps_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
