@@ -3,46 +3,57 @@
 Ask         GET /api/v3/historicalTrades?symbol=BTCUSDT&fromId=1&limit=1000 (weight 25), /api/v3/aggTrades likewise (weight 4)
 Answer      trades from `fromId` on, oldest first; none if there is none so new
 Side        isBuyerMaker or m, as in the stream: the buyer was the maker, so the taker sold
+Times       in ms, or in us, as in the stream
 Reference   https://developers.binance.com/docs/binance-spot-api-docs/rest-api
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from engine.events import Tick
+from feeds.binance import FIRST_US, NS_PER_US
+from feeds.binance_forms import LAST_MS, LAST_US, NS_PER_MS
 from feeds.history import Page, rows_of
 from feeds.spans import Span
 from feeds.wire import Identifier, Number
 
 EXCHANGE: Final = "binance"
 PAGE: Final = 1_000
-NS_PER_MS: Final = 1_000_000
+
+_Time: TypeAlias = Annotated[int, Meta(ge=0, le=LAST_US)]
 
 
-class _Trade(msgspec.Struct, gc=False, rename={"volume": "qty", "time_ms": "time", "sold": "isBuyerMaker"}):
+class _Trade(msgspec.Struct, gc=False, rename={"volume": "qty", "sold": "isBuyerMaker"}):
     id: Identifier
     price: Number
     volume: Number
-    time_ms: Identifier
+    time: _Time
     sold: bool
 
 
-class _Aggregate(
-    msgspec.Struct, gc=False, rename={"id": "a", "price": "p", "volume": "q", "time_ms": "T", "sold": "m"}
-):
+class _Aggregate(msgspec.Struct, gc=False, rename={"id": "a", "price": "p", "volume": "q", "time": "T", "sold": "m"}):
     id: Identifier
     price: Number
     volume: Number
-    time_ms: Identifier
+    time: _Time
     sold: bool
 
 
 _read_trades = msgspec.json.Decoder(list[_Trade], strict=False).decode
 _read_aggregates = msgspec.json.Decoder(list[_Aggregate], strict=False).decode
+
+
+def _time_ns(time: int) -> int:
+    if time <= LAST_MS:
+        return time * NS_PER_MS
+    if time < FIRST_US:
+        raise ValueError(f"time {time} is neither ms nor us")
+    return time * NS_PER_US
 
 
 class BinanceHistory:
@@ -69,7 +80,7 @@ class BinanceHistory:
         def ticks(answer: bytes) -> list[Tick]:
             return [
                 Tick(
-                    EXCHANGE, symbol, row.price, row.volume, "sell" if row.sold else "buy", row.time_ms * NS_PER_MS, received,
+                    EXCHANGE, symbol, row.price, row.volume, "sell" if row.sold else "buy", _time_ns(row.time), received,
                     row.id, late=True,
                 )
                 for row in self._read(answer)

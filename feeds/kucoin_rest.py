@@ -10,9 +10,10 @@ Reference   https://www.kucoin.com/docs-new/rest/spot-trading/market-data/get-tr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from engine.events import Tick
 from feeds.history import Page, rows_of
@@ -28,7 +29,7 @@ class _Trade(msgspec.Struct, gc=False):
     price: Number
     size: Number
     side: Literal["buy", "sell"]
-    time: Identifier
+    time: Annotated[int, Meta(ge=0, le=2**63 - 1)]  # ns
 
 
 class _Answer(msgspec.Struct, gc=False):

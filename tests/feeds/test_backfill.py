@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -368,6 +369,56 @@ def test_an_answer_that_is_none_says_what_was_expected_and_what_came() -> None:
         FeedError, match=r"kucoin: expected an object with code \"200000\" and data.*code 429000 too many"
     ):
         KucoinHistory(HOST, SPELLING).read(SYMBOL, b'{"code":"429000","msg":"too many requests"}', 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "said"),
+    [
+        ("binance", -1, "Expected `int` >= 0"),
+        ("binance", 9_223_372_036_855, "time 9223372036855 is neither ms nor us"),
+        ("binance", 999_999_999_999_999, "is neither ms nor us"),
+        ("binance", 2**63 // 1_000 + 1, "Expected `int` <= 9223372036854775"),
+        ("binance aggregates", 9_223_372_036_855, "time 9223372036855 is neither ms nor us"),
+        ("kucoin", -1, "Expected `int` >= 0"),
+        ("kucoin", 2**63, "Expected `int` <= 9223372036854775807"),
+        ("coinbase", "2262-01-01T00:00:00Z", "expected RFC 3339 in UTC from 1970 to 2261"),
+        ("coinbase_exchange", "0001-01-01T00:00:00Z", "expected RFC 3339 in UTC from 1970 to 2261"),
+    ],
+)
+def test_an_answer_with_a_time_that_no_clock_can_show_says_so(name: str, time: int | str, said: str) -> None:
+    with pytest.raises(FeedError, match=f"expected .*, came .*{time}.*{said}"):
+        history_of(name).read(SYMBOL, an_answer(name, time), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "ns"),
+    [
+        ("binance", 9_223_372_036_854, 9_223_372_036_854_000_000),
+        ("binance", 1_700_000_000_000, 1_700_000_000_000_000_000),
+        ("binance", 1_700_000_000_000_001, 1_700_000_000_000_001_000),
+        ("binance aggregates", 9_223_372_036_854_775, 9_223_372_036_854_775_000),
+        ("kucoin", 2**63 - 1, 2**63 - 1),
+        ("kucoin", 0, 0),
+        ("coinbase", "2261-12-31T23:59:59.999999999Z", 9_214_646_399_999_999_999),
+    ],
+)
+def test_times_of_history_are_read_in_the_unit_they_are_in(name: str, time: int | str, ns: int) -> None:
+    assert history_of(name).read(SYMBOL, an_answer(name, time), 0).ticks[0].timestamp == ns
+
+
+def an_answer(name: str, time: int | str) -> bytes:
+    """An answer with one trade of this time."""
+    trade = {"price": "1", "time": time}
+    match name:
+        case "binance":
+            return json.dumps([{**trade, "id": 7, "qty": "2", "isBuyerMaker": True}]).encode()
+        case "binance aggregates":
+            return json.dumps([{"a": 7, "p": "1", "q": "2", "T": time, "m": True}]).encode()
+        case "coinbase":
+            return json.dumps({"trades": [{**trade, "trade_id": "7", "size": "2", "side": "BUY"}]}).encode()
+        case "coinbase_exchange":
+            return json.dumps([{**trade, "trade_id": 7, "size": "2", "side": "buy"}]).encode()
+    return json.dumps({"code": "200000", "data": [{**trade, "sequence": "7", "size": "2", "side": "buy"}]}).encode()
 
 
 def test_kucoin_looks_at_its_newest_trades_after_a_reconnect() -> None:
