@@ -37,6 +37,8 @@ GAPS_A_CALL = 256
 BEFORE_ALL = NO_ID + 1
 """Where the ids begin that are before the first of a key: they count as missing, so that history may bring them."""
 
+GREATEST = int(np.iinfo(np.int64).max)
+
 Integers = npt.NDArray[np.int64]
 
 
@@ -247,7 +249,9 @@ def admit(
             gaps[row, 1] = sequence
             gaps[row, 2] = base + 1
             gaps[row, 3] = trade_number - 1
-            gaps[row, 4] = trade_number - 1 - base
+            # Of ids at both ends of int64 more are missing than it can count; then the difference has wrapped to a negative one.
+            missing = trade_number - 1 - base
+            gaps[row, 4] = missing if missing > 0 else GREATEST
             gaps[row, 5] = filled
             found += 1
             sequence += 1

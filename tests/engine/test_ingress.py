@@ -170,6 +170,18 @@ def test_a_gap_says_how_many_of_its_ids_had_come_as_history() -> None:
     assert found.gaps == [[4, 5, 11, 15, 5, 2], [5, 7, 17, 19, 3, 1]]
 
 
+def test_a_gap_of_more_ids_than_int64_counts_says_as_many_as_that() -> None:
+    least, most = -(2**63) + 1, 2**63 - 1
+    found = judge(new_ingress(), live(least, most))
+    assert found.gaps == [[1, 2, least + 1, most - 1, most, 0]]
+    assert found.outcome == [TRADE, TRADE]
+    found = judge(new_ingress(), [*live(least), *history(least + 1, 0, 2**62), *live(most)])
+    assert found.gaps == [[4, 5, least + 1, most - 1, most, 3]]
+    # The greatest that can be counted, and the least that cannot.
+    assert judge(new_ingress(), live(-1, most)).gaps == [[1, 2, 0, most - 1, most, 0]]
+    assert judge(new_ingress(), live(-2, most)).gaps == [[1, 2, -1, most - 1, most, 0]]
+
+
 def test_the_first_live_trade_after_a_snapshot_continues_it() -> None:
     found = judge(new_ingress(), history(7, 8, 9) + live(10))
     assert found.outcome == [LATE, LATE, LATE, TRADE]
