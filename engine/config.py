@@ -148,6 +148,7 @@ class BinanceConfig(VenueConfig, frozen=True, forbid_unknown_fields=True):
     rest: Rest = "https://api.binance.com"
     streams: tuple[Literal["trade", "aggTrade", "bookTicker"], ...] = ("trade", "bookTicker")
     streams_a_connection: Limit = 1_024
+    requests: Limit = 4
 
 
 class CoinbaseConfig(VenueConfig, frozen=True, forbid_unknown_fields=True):
@@ -265,7 +266,14 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
         if variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in NOT_KEYS
     }
     _check_views(raw, where)
-    return _convert(raw, where, overridden)
+    config = _convert(raw, where, overridden)
+    streams = config.binance.streams
+    if "trade" in streams and "aggTrade" in streams:
+        raise ConfigError(
+            f"{overridden.get('binance.streams', where)}: binance.streams = {list(streams)}: "
+            "expected one of trade and aggTrade, whose ids count apart"
+        )
+    return config
 
 
 def to_toml(config: Config | Mapping[str, Any]) -> str:

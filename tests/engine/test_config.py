@@ -112,6 +112,10 @@ def with_views(config: Config, *names: str) -> Config:
         ("[store]\nxyz = 64", "store.xyz = 64: no such key; there are ring_rows, block_rows"),
         ("[feature]\nviews = []", "[feature]: no such section; did you mean features?"),
         ("[zzz]", "[zzz]: no such section; there are engine, ingress, features, store, strategies, data, journal, snapshots, feeds, binance, coinbase, coinbase_exchange, kucoin, server, log, watchdog"),
+        (
+            '[binance]\nstreams = ["trade", "aggTrade"]',
+            "binance.streams = ['trade', 'aggTrade']: expected one of trade and aggTrade, whose ids count apart",
+        ),
         ("[store", "expected TOML: Expected ']' at the end of a table declaration (at end of document)"),
     ],
 )  # fmt: skip
@@ -189,6 +193,11 @@ def test_settings_that_are_no_configuration_are_let_alone() -> None:
         ("TICKFOLD_STOR__RING_ROWS", "3", "TICKFOLD_STOR__RING_ROWS=3: no section 'stor'; did you mean store?"),
         ("TICKFOLD_STORE__RINGROWS", "3", "TICKFOLD_STORE__RINGROWS=3: no key store.ringrows; did you mean ring_rows?"),
         ("TICKFOLD_STORE__RING_ROWS", "3", "store.ring_rows = 3: expected int >= 16"),
+        (
+            "TICKFOLD_BINANCE__STREAMS",
+            "aggTrade,bookTicker,trade",
+            "expected one of trade and aggTrade, whose ids count",
+        ),
         ("TICKFOLD_STORE__RING_ROWS", "many", "store.ring_rows = 'many': expected int, got str"),
     ],
 )
