@@ -3,13 +3,13 @@
 What is missing is what the ingress says, so a restart goes on where it was. Nothing is held back for it: what was folded meanwhile
 stays as it is, and what comes is late, so it is journaled and stored, and rewrites nothing.
 
-Gap        a span of ids becomes a job: FeedStatus `gap`, then page by page, then each of its ids in exactly one `filled` or `lost`
+Gap        a span of ids becomes a job (`feeds.gap_job`): FeedStatus `gap`, then page by page, each of its ids in exactly one `filled` or
+           `lost`: filled once the ingress has it
 Lost       what two answers did not hold though they held what is around it; what did not come within `give_up_ns` of the last that
-           did; what had to be forgotten because too many spans were open
+           did; what was refused; what had to be forgotten because too many spans were open
 Tail       an id that the exchange says it has reached, and messages that a connection has missed: the newest trades are asked for
 Unproven   where ids are not contiguous the newest trades are asked for after each reconnect, and it is said if they do not reach
            back to what was heard before
-
 Restarted  ids that begin anew (`feeds.restarts`): what was missing of the old ones is lost
 
 Jobs take turns, a request each, so a long one keeps no other symbol waiting.
@@ -32,14 +32,13 @@ from engine.clock import Clock
 from engine.errors import FeedError
 from engine.events import Event, FeedStatus
 from feeds.backoff import Backoff
+from feeds.gap_job import LOOK_AGAIN_NS, GapJob
 from feeds.history import HistoryProtocol, Page, Taken
 from feeds.rest import BarredError, Rest
 from feeds.restarts import Restarts
-from feeds.spans import Span, common, count, of_ids, text, within, without
+from feeds.spans import Span, common, count, text, within, without
 
 NS_PER_S: Final = 1_000_000_000
-CONFIRM_NS: Final = NS_PER_S
-"""Between the two answers that prove an id does not exist: a database may be behind in the middle too."""
 TAIL_NS: Final = NS_PER_S
 """How long a trade that the exchange has spoken of may still be on its way by the stream."""
 SKIPPED_LOOKS: Final = 2
@@ -69,24 +68,6 @@ class BackfillHealth(msgspec.Struct, frozen=True):
     lost: int  # trades
     requests: int
     detail: str  # what last went wrong, "" if nothing
-
-
-class _Job(msgspec.Struct, eq=False):
-    """One span of missing ids of one symbol."""
-
-    symbol: str
-    span: Span
-    left: list[Span]  # not had yet, and not given up
-    until_ns: int  # where the exchange is asked by time
-    first_until_ns: int
-    due: int
-    progress: int  # when something of it last came
-    forgotten: int  # by the ingress, when it began
-    retries: Backoff
-    doubted: list[Span] = []
-    """Ids that an answer did not hold though it should have."""
-    gone: list[Span] = []
-    """Ids that do not exist: lost."""
 
 
 class _Look(msgspec.Struct):
@@ -125,14 +106,16 @@ class Backfill:
         self._random = random
         self._on_defect = on_defect
         self._restarts = Restarts(taken)
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[GapJob] = deque()
         self._looks: dict[str, _Look] = {}
         self._before: dict[str, int | None] = {}
         self._skipped: dict[str, tuple[int, int]] = {}
         """By symbol the newest id of its history, where that has skipped some, and in how many looks it was."""
         """Newest ids of symbols from before they fell mute."""
         self._ended: dict[str, list[Span]] = {}
-        """Spans of jobs that have ended, as far as the ingress has not heard of it yet."""
+        """Spans that were declared lost, as far as the ingress has not heard of it yet."""
+        self._forgotten: dict[str, int] = {}
+        """How many spans the ingress had forgotten when it was last asked."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._filled = self._lost = 0
@@ -156,6 +139,9 @@ class Backfill:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        await asyncio.sleep(0)  # the ingress takes what was offered last
+        for job in self._jobs:
+            self._settle(job)
 
     def health(self) -> BackfillHealth:
         return BackfillHealth(len(self._jobs), self._filled, self._lost, self._rest.requests, self._detail)
@@ -169,7 +155,9 @@ class Backfill:
         span = first, last
         if len(self._jobs) >= JOBS_MAX:
             self._say("gap", symbol, f"{text(span)} missing", span)
-            self._end(symbol, span, within(self._taken.missing(symbol), first, last), f"{JOBS_MAX} spans wait already")
+            lost = within(self._taken.missing(symbol), first, last)
+            self._came(symbol, without([span], lost))
+            self._give_up(symbol, lost, f"{JOBS_MAX} spans wait already")
             return
         self._say("gap", symbol, f"{text(span)} missing; asked for by REST", span)
         self._add(symbol, span, timestamp)
@@ -178,6 +166,7 @@ class Backfill:
         """Ask for what was missing when an earlier run ended."""
         for symbol in symbols if self._history.proves_gaps else ():
             missing = self._taken.missing(symbol)
+            self._forgotten.setdefault(symbol, self._taken.forgotten(symbol))
             ended = self._ended[symbol] = common(self._ended.get(symbol, []), missing)
             known = ended + [job.span for job in self._jobs if job.symbol == symbol]
             for span in without(missing, known):
@@ -218,8 +207,9 @@ class Backfill:
             self._look_below(symbol)
         for symbol in self._restarts.look(symbols):
             for job in [job for job in self._jobs if job.symbol == symbol]:
+                self._settle(job)
                 self._jobs.remove(job)
-                self._end(symbol, job.span, sorted(job.left + job.gone), "the exchange numbers its trades anew")
+                self._give_up(symbol, job.lost, "the exchange numbers its trades anew")
             self._say("restarted", symbol, "the exchange numbers its trades anew; the next one begins a new count")
 
     def _look_below(self, symbol: str) -> None:
@@ -237,10 +227,17 @@ class Backfill:
     # -- jobs
 
     def _add(self, symbol: str, span: Span, until_ns: int) -> None:
-        now = self._clock.now()
-        left = within(self._taken.missing(symbol), *span)
-        job = _Job(symbol, span, left, until_ns, until_ns, now, now, self._taken.forgotten(symbol), self._new_retries())
+        job = GapJob(
+            symbol,
+            span,
+            self._taken.missing(symbol),
+            now=self._clock.now(),
+            until_ns=until_ns,
+            forgotten=self._forgotten.get(symbol, 0),
+            retries=self._new_retries(),
+        )
         self._jobs.append(job)
+        self._settle(job)
         self._wake.set()
 
     def _look(self, symbol: str, after_ns: int, since_ns: int | None) -> None:
@@ -283,8 +280,11 @@ class Backfill:
             elif job is not None:
                 await self._try_job(session, job)
 
-    async def _try_job(self, session: aiohttp.ClientSession, job: _Job) -> None:
+    async def _try_job(self, session: aiohttp.ClientSession, job: GapJob) -> None:
         """Ask once for something of it, and end it if that was the last."""
+        self._forgotten[job.symbol] = self._taken.forgotten(
+            job.symbol
+        )  # all gaps of a turn of the loop were heard by now
         self._settle(job)
         if job.left and self._give_up_ns:
             wanted = job.left[0]
@@ -295,78 +295,58 @@ class Backfill:
                 self._put_off(job, error)
             else:
                 self._detail = ""
-                if job in self._jobs:
-                    self._take(job, page, wanted)
+                if job in self._jobs and (found := job.take(page, self._clock.now())):
+                    self._restarts.asked_for(job.symbol, len(found))
+                    self._inbox.offer(found)
             if job not in self._jobs:
                 return  # ended while it was asked for
-            self._settle(job)
-        now = self._clock.now()
-        if job.left and now - job.progress < self._give_up_ns:
-            # Behind all that wait: jobs take turns.
+        else:
+            job.due = self._clock.now() + LOOK_AGAIN_NS
+        is_over = self._clock.now() - job.progress >= self._give_up_ns
+        if job.is_done or (job.left and is_over):
+            self._end(job)
+        else:  # behind all that wait: jobs take turns
             self._jobs.remove(job)
             self._jobs.append(job)
-            return
+
+    def _settle(self, job: GapJob) -> None:
+        """Say what has come of it by now."""
+        symbol = job.symbol
+        self._came(symbol, job.settle(self._taken.missing(symbol), self._taken.forgotten(symbol), self._clock.now()))
+
+    def _end(self, job: GapJob) -> None:
+        """Say of all of it that was not said of yet that it is lost, and why."""
         self._jobs.remove(job)
-        why = (
-            f"not to be had within {self._give_up_ns / NS_PER_S:g} s" if job.left else "the exchange has no such trades"
-        )
-        if job.left and self._detail:
-            why += f": {self._detail}"
-        self._end(job.symbol, job.span, sorted(job.left + job.gone), why)
-
-    def _settle(self, job: _Job) -> None:
-        """Strike out what came by itself, and what the ingress had to forget."""
-        missing = self._taken.missing(job.symbol)
-        if self._taken.forgotten(job.symbol) != job.forgotten:
-            lowest = missing[0][0] if missing else job.span[1] + 1
-            job.gone += within(job.left, job.span[0], lowest - 1)
-        job.left = common(job.left, missing)
-        job.gone = sorted(job.gone)
-
-    def _take(self, job: _Job, page: Page, wanted: Span) -> None:
-        """Take what an answer held, and draw the conclusions from what it did not."""
-        now = self._clock.now()
-        found = [tick for tick in page.ticks if within(job.left, tick.trade_id or 0, tick.trade_id or 0)]
-        if found:
-            self._restarts.asked_for(job.symbol, len(found))
-            self._inbox.offer(found)
-            job.progress = now
-            job.retries.reset()
-            job.left = without(job.left, of_ids(tick.trade_id for tick in found if tick.trade_id is not None))
-        absent = within(job.left, *page.covered) if page.covered is not None else []
-        proven = common(absent, job.doubted)
-        job.gone = sorted(job.gone + proven)
-        job.left = without(job.left, proven)
-        job.doubted = without(absent, proven)
-        if job.doubted:
-            job.due = now + CONFIRM_NS
-        elif found or proven:
-            job.due = now
+        if job.left:
+            why = f"not to be had within {self._give_up_ns / NS_PER_S:g} s" + (
+                f": {self._detail}" if self._detail else ""
+            )
+        elif job.was_forgotten:
+            why = "too many gaps were open at once to keep count of them all"
+        elif job.was_refused:
+            why = "what the exchange sent for it was refused"
         else:
-            job.due = now + job.retries.next_ns()
-        if page.until_ns is not None and job.left and page.covered is not None and page.covered[0] > job.left[0][0]:
-            further = page.until_ns < job.until_ns
-            job.until_ns = page.until_ns
-            job.due = now if further else job.due
-        else:
-            job.until_ns = job.first_until_ns
+            why = "the exchange has no such trade"
+        self._give_up(job.symbol, job.lost, why)
 
-    def _put_off(self, job: _Job | _Look, error: FeedError | KeyError) -> None:
+    def _came(self, symbol: str, spans: Sequence[Span]) -> None:
+        for span in spans:
+            self._filled += count([span])
+            self._say("filled", symbol, f"{text(span)} came as history", span)
+
+    def _give_up(self, symbol: str, spans: Sequence[Span], why: str) -> None:
+        missing = self._taken.missing(symbol)
+        self._ended[symbol] = [*common(self._ended.get(symbol, []), missing), *spans]
+        for span in spans:
+            self._lost += count([span])
+            self._say("lost", symbol, f"{text(span)} lost: {why}", span)
+
+    def _put_off(self, job: GapJob | _Look, error: FeedError | KeyError) -> None:
         now = self._clock.now()
         if str(error) != self._detail:
             self._detail = str(error)
             self._log.warning("back-fill", symbol=job.symbol, error=self._detail)
         job.due = max(now + job.retries.next_ns(), error.until_ns if isinstance(error, BarredError) else 0)
-
-    def _end(self, symbol: str, span: Span, lost: list[Span], why: str) -> None:
-        """Say of each id of a span what became of it."""
-        self._ended[symbol] = [*common(self._ended.get(symbol, []), self._taken.missing(symbol)), span]
-        for one in without([span], lost):
-            self._filled += count([one])
-            self._say("filled", symbol, f"{text(one)} came as history", one)
-        for one in lost:
-            self._lost += count([one])
-            self._say("lost", symbol, f"{text(one)} lost: {why}", one)
 
     # -- looks at the newest
 

@@ -68,9 +68,13 @@ class World:
         self.statuses: list[FeedStatus] = []
         self.ticks: list[Tick] = []
         self.defects: list[BaseException] = []
-        self.backfill = Backfill(
-            self.history, Rest(self.clock, requests, NS_PER_S), self, clock=self.clock, inbox=self,
-            give_up_ns=round(give_up_s * NS_PER_S), random=random.Random(1), on_defect=self.defects.append,
+        self._requests, self._give_up_ns = requests, round(give_up_s * NS_PER_S)
+        self.backfill = self.new_backfill()
+
+    def new_backfill(self) -> Backfill:
+        return Backfill(
+            self.history, Rest(self.clock, self._requests, NS_PER_S), self, clock=self.clock, inbox=self,
+            give_up_ns=self._give_up_ns, random=random.Random(1), on_defect=self.defects.append,
         )  # fmt: skip
 
     def time_of(self, trade_id: int) -> int:
@@ -87,7 +91,7 @@ class World:
             if isinstance(event, Tick):
                 self.ticks.append(event)
                 assert event.trade_id is not None
-                self.take([event.trade_id], late=event.late)
+                self.take([event.trade_id], late=event.late, price=event.price)
             elif isinstance(event, FeedStatus):
                 self.statuses.append(event)
                 if event.status == "restarted":
@@ -112,7 +116,7 @@ class World:
     def counts(self, symbol: str) -> tuple[int, int]:
         return self.ingress.counts.item(0, TRADE), self.ingress.counts.item(0, LATE)
 
-    def take(self, ids: Sequence[int], *, late: bool = False) -> None:
+    def take(self, ids: Sequence[int], *, late: bool = False, price: float = 1.0) -> None:
         """Let the ingress take trades; say so to the back-fill where it finds a gap."""
         now = self.clock.now()
         columns = {name: np.zeros(len(ids)) for name in ("price", "volume", "ask", "ask_volume")}
@@ -121,7 +125,7 @@ class World:
             timestamp=np.array([self.time_of(number) for number in ids], np.int64),
             received=np.full(len(ids), now, np.int64), side=np.zeros(len(ids), np.int8),
             trade_id=np.array(ids, np.int64), late=np.full(len(ids), late, np.uint8),
-            **{**columns, "price": np.ones(len(ids)), "volume": np.ones(len(ids))},
+            **{**columns, "price": np.full(len(ids), price), "volume": np.ones(len(ids))},
         )  # fmt: skip
         admitted = self.ingress.admit(block)
         for number, outcome in zip(ids, admitted.outcome.tolist(), strict=True):
@@ -184,8 +188,18 @@ class World:
     # What became of it
 
     def said(self, status: str) -> list[Span]:
-        """The spans of ids that were reported so."""
-        return [(one.first_id, one.last_id) for one in self.statuses if one.status == status]  # type: ignore[misc]
+        """The ids that were reported so, none of them twice, as spans."""
+        spans = sorted((one.first_id, one.last_id) for one in self.statuses if one.status == status)
+        joined: list[Span] = []
+        for first, last in spans:
+            assert first is not None
+            assert last is not None
+            assert not joined or joined[-1][1] < first, f"{status} was said twice of {first}"
+            if joined and joined[-1][1] == first - 1:
+                joined[-1] = joined[-1][0], last
+            else:
+                joined.append((first, last))
+        return joined
 
     def folded(self, outcome: int) -> list[Span]:
         return of_ids(number for number, outcomes in self.outcomes.items() if outcome in outcomes)
@@ -249,12 +263,42 @@ def test_a_gap_is_filled_as_history_and_said_once(name: str) -> None:
 def test_a_gap_of_thousands_is_filled_page_by_page(name: str) -> None:
     async def story(world: World) -> None:
         world.take([1, 4_800])
-        await world.until(lambda: bool(world.said("filled")))
+        await world.until(lambda: world.said("filled") == [(2, 4_799)])
 
     world = play(name, story)
     assert world.said("filled") == [(2, 4_799)]
     assert world.folded(LATE) == [(2, 4_799)]
     assert 5 <= len(world.asked) <= 12
+
+
+@pytest.mark.parametrize("begin_ns", [0, 1, 500_000_000, 999_999_999])
+@pytest.mark.parametrize("per_s", [600, 980])
+def test_seconds_with_nearly_as_many_trades_as_a_page_are_got_behind(per_s: int, begin_ns: int) -> None:
+    # Coinbase Advanced is asked by whole seconds, and answers with the newest 1,000 before their end.
+    async def story(world: World) -> None:
+        begin = world.begin // NS_PER_S * NS_PER_S + begin_ns
+        world.time_of = lambda trade_id: begin + trade_id * NS_PER_S // per_s  # type: ignore[method-assign]
+        world.take([99, 101, 3_000])
+        await world.until(lambda: world.ingress.missing(0) == [], 30.0)
+        await world.until(lambda: len(world.said("filled")) == 2, 30.0)
+
+    world = play("coinbase", story)
+    assert sorted(world.said("filled")) == [(100, 100), (102, 2_999)]
+    assert not world.said("lost")
+    assert len(world.asked) <= 20
+
+
+def test_a_second_with_more_trades_than_a_page_is_asked_for_until_it_is_given_up() -> None:
+    async def story(world: World) -> None:
+        begin = world.begin // NS_PER_S * NS_PER_S
+        world.time_of = lambda trade_id: begin + trade_id * NS_PER_S // 2_000  # type: ignore[method-assign]
+        world.take([99, 101])
+        await world.until(lambda: bool(world.said("lost")))
+
+    world = play("coinbase", story, give_up_s=20.0)
+    assert world.said("lost") == [(100, 100)]
+    assert "not to be had within 20 s" in world.statuses[-1].detail
+    assert len(world.asked) <= 40
 
 
 @pytest.mark.parametrize("name", EXCHANGES)
@@ -269,7 +313,7 @@ def test_ids_that_do_not_exist_are_lost_once_two_answers_have_shown_it(name: str
     assert world.said("lost") == [(105, 106)]
     assert world.said("filled") == [(101, 104), (107, 109)]
     assert not world.ingress.missing(0)
-    assert "no such trades" in world.statuses[-1].detail
+    assert "no such trade" in world.statuses[-1].detail
 
 
 @pytest.mark.parametrize("name", EXCHANGES)
@@ -292,9 +336,9 @@ def test_an_exchange_that_is_behind_is_asked_again(name: str) -> None:
         world.trades = dict.fromkeys(range(1, 104))
         world.take([100, 110])
         await world.until(lambda: len(world.asked) > 2)
-        assert not world.said("filled")
+        assert world.said("filled") == [(101, 103)]
         world.trades = kept
-        await world.until(lambda: bool(world.said("filled")))
+        await world.until(lambda: world.said("filled") == [(101, 109)])
 
     world = play(name, story)
     assert world.said("filled") == [(101, 109)]
@@ -519,6 +563,62 @@ def test_ids_that_begin_anew_end_what_is_asked_for_and_begin_a_new_count() -> No
     first_folded = next(number for number in range(1, 20) if TRADE in world.outcomes[number])
     assert 5 <= first_folded <= 8
     assert world.folded(TRADE) == [(first_folded, 19), (4_000, 4_000), (4_010, 4_010)]
+
+
+def test_what_the_ingress_refuses_did_not_come() -> None:
+    async def story(world: World) -> None:
+        rows = [
+            {"id": number, "price": "0" if number == 102 else "1.5", "qty": "2", "time": 1, "isBuyerMaker": True}
+            for number in range(101, 105)
+        ]
+        world.answers = [web.json_response(rows)]
+        world.take([100, 104])
+        await world.until(lambda: bool(world.said("lost")))
+
+    world = play("binance", story)
+    assert world.said("filled") == [(101, 101), (103, 103)]
+    assert world.said("lost") == [(102, 102)]
+    assert "was refused" in world.statuses[-1].detail
+
+
+def test_a_stop_in_the_middle_leaves_the_rest_to_the_next_run() -> None:
+    async def story(world: World) -> None:
+        world.answers = []
+        world.take([1, 4_800])
+        await world.until(lambda: len(world.asked) == 2)
+        await world.backfill.stop()
+        said = world.said("filled")
+        assert world.missing(SYMBOL) == [(said[0][1] + 1, 4_799)]
+        async with aiohttp.ClientSession() as session:
+            world.backfill = world.new_backfill()
+            world.backfill.resume([SYMBOL])
+            world.backfill.start(session)
+            await world.until(lambda: world.said("filled") == [(2, 4_799)])
+            await world.backfill.stop()
+
+    assert not play("binance", story, requests=1).said("lost")
+
+
+def test_spans_that_the_ingress_had_to_forget_are_lost() -> None:
+    async def story(world: World) -> None:
+        world.trades = dict.fromkeys(range(1, 601, 2))
+        world.take(list(range(1, 602, 2)))  # 300 gaps in one turn
+        await world.until(lambda: len(world.said("lost")) == 300)
+
+    world = play("binance", story)
+    assert not world.said("filled")
+    assert sum("too many" in one.detail for one in world.statuses) == 300 - 128
+
+
+def test_a_burst_of_more_than_a_page_in_a_second_is_stepped_over() -> None:
+    async def story(world: World) -> None:
+        world.trades = dict.fromkeys(range(1, 4_001))
+        world.time_of = lambda trade_id: world.begin + (trade_id if trade_id < 1_000 else 1_000) * NS_PER_S // 10  # type: ignore[method-assign]
+        world.take([100, 102])
+        world.backfill._jobs[0].until_ns = world.backfill._jobs[0]._first_until_ns = world.time_of(4_000)
+        await world.until(lambda: bool(world.said("filled")), 50.0)
+
+    assert play("coinbase", story).said("filled") == [(101, 101)]
 
 
 def test_a_stop_ends_a_request_that_is_under_way() -> None:
