@@ -210,6 +210,11 @@ class Run:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a subprocess: ours without its TICKFOLD_ settings, but for where compiled programs lie."""
+    """The environment of a subprocess: ours without its TICKFOLD_ settings, but for where compiled programs lie.
+
+    And without the size of our terminal, which a process that has one of its own would take for that one's.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TICKFOLD_") or k == "TICKFOLD_CACHE_DIR"}
+    for name in ("COLUMNS", "LINES"):
+        kept.pop(name, None)
     return {**kept, "NO_COLOR": "1", **changes}
