@@ -71,6 +71,10 @@ class Feeding:
                 why = "; ".join(f"{symbol}: {feed.why_not(symbol)}" for symbol in symbols[:5]) or "there are none"
                 raise ConfigError(f"{name}.symbols, feeds.symbols: expected symbols of {feed.exchange}: {why}")
             self._feeds.append(feed)
+            if feed.backfill is not None:
+                # Of symbols that are listened to no longer too: each gap is to be closed, or said to be lost.
+                keys = (fold.keys[code] for code in range(len(fold.keys)))
+                feed.backfill.resume([symbol for exchange, symbol in keys if exchange == name])
             spawn(feed.run())
 
     async def _wanted(self, spawn: Callable[..., None]) -> AsyncIterator[tuple[Venue, Config, list[str]]]:
