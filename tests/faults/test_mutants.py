@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from engine.events import FeedStatus, Tick
-from feeds.backfill import Backfill
+from engine.intake import Intake
+from engine.trade_ids import TradeIds
 from feeds.coinbase import CoinbaseDecoder
 from feeds.handover import Handover
 from feeds.limits import RollingWindow
@@ -28,8 +29,11 @@ def no_gap_is_asked_for(patch: Patch) -> None:
     patch.setattr(Feed, "gap", lambda *_: None)
 
 
-def filled_trades_are_thrown_away(patch: Patch) -> None:
-    patch.setattr(Backfill, "_take", lambda self, job, *_: setattr(job, "left", []))
+def history_is_thrown_away(patch: Patch) -> None:
+    offer = Intake.offer
+    patch.setattr(
+        Intake, "offer", lambda self, events: offer(self, [one for one in events if not getattr(one, "late", False)])
+    )
 
 
 def nobody_looks_after_symbols(patch: Patch) -> None:
@@ -90,7 +94,7 @@ def the_maker_s_side_is_taken_for_the_taker_s(patch: Patch) -> None:
 
 
 def nobody_looks_below_what_history_tells(patch: Patch) -> None:
-    patch.setattr(Backfill, "_look_below", lambda *_: None)
+    patch.setattr(TradeIds, "skipped_below", lambda *_: None)
 
 
 def sockets_are_never_let_go_of(patch: Patch) -> None:
@@ -101,7 +105,7 @@ def sockets_are_never_let_go_of(patch: Patch) -> None:
     ("mutant", "name", "complaint"),
     [
         (no_gap_is_asked_for, "15 one symbol's gap, binance", "never spoken of again"),
-        (filled_trades_are_thrown_away, "15 one symbol's gap, binance", "filled, and never came"),
+        (history_is_thrown_away, "15 one symbol's gap, binance", "lost, though history has them"),
         (nobody_looks_after_symbols, "01 one symbol mute, coinbase_exchange", "never noticed"),
         (no_message_has_to_wait, "04 40 changes of symbols in a second, binance", "too many requests"),
         (a_handover_loses_what_waits, "03 renewed before the cut, binance", "though the fault is another symbol's"),
