@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.block import NO_ID, Keys
-from engine.ingress import COUNT, FIRST_RANGE, HIGHEST, LAST, LATE, TRADE, Ingress
+from engine.ingress import COUNT, FIRST_RANGE, HIGHEST, LAST, TRADE, Ingress
 
 
 class TradeIds:
@@ -38,12 +38,10 @@ class TradeIds:
         code = self._code(symbol)
         return 0 if code is None else self._ingress.forgotten_of(code)
 
-    def counts(self, symbol: str) -> tuple[int, int]:
-        """Return how many trades were folded, and how many inputs were late."""
+    def trades_folded(self, symbol: str) -> int:
+        """Return how many trades were folded."""
         code = self._code(symbol)
-        if code is None:
-            return 0, 0
-        return self._ingress.counts.item(code, TRADE), self._ingress.counts.item(code, LATE)
+        return 0 if code is None else self._ingress.counts.item(code, TRADE)
 
     def _code(self, symbol: str) -> int | None:
         code = self._keys.find((self._exchange, symbol))

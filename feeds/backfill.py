@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 import aiohttp
@@ -30,7 +30,7 @@ import structlog
 
 from engine.clock import Clock
 from engine.errors import FeedError
-from engine.events import Event, FeedStatus
+from engine.events import Event, FeedStatus, Tick
 from feeds.backoff import Backoff
 from feeds.gap_job import LOOK_AGAIN_NS, GapJob
 from feeds.history import HistoryProtocol, Page, Taken
@@ -201,16 +201,24 @@ class Backfill:
         if newest is not None and trade_id > newest:
             self._look(symbol, TAIL_NS, None)
 
-    def look(self, symbols: Sequence[str]) -> None:
-        """Look whether ids have begun anew, or history has skipped some. To be called about every second."""
+    def look(self, symbols: Sequence[str], live: Mapping[str, Tick]) -> None:
+        """Look whether ids have begun anew, or history has skipped some. To be called about every second.
+
+        live: the last live trade of each symbol that had one since the last look.
+        """
         for symbol in symbols if self._history.proves_gaps else ():
             self._look_below(symbol)
-        for symbol in self._restarts.look(symbols):
+        for restarted in self._restarts.look(live):
+            symbol = restarted.symbol
             for job in [job for job in self._jobs if job.symbol == symbol]:
                 self._settle(job)
                 self._jobs.remove(job)
                 self._give_up(symbol, job.lost, "the exchange numbers its trades anew")
-            self._say("restarted", symbol, "the exchange numbers its trades anew; the next one begins a new count")
+            why = (
+                f"the exchange numbers its trades anew, as trades {restarted.first_id} to {restarted.last_id} show, "
+                "of which those were dropped whose ids were known"
+            )
+            self._say("restarted", symbol, f"{why}; the next one begins a new count")
 
     def _look_below(self, symbol: str) -> None:
         """Ask for what history has skipped: the next trade would show a gap, but a quiet symbol may be long in making one."""
@@ -296,7 +304,6 @@ class Backfill:
             else:
                 self._detail = ""
                 if job in self._jobs and (found := job.take(page, self._clock.now())):
-                    self._restarts.asked_for(job.symbol, len(found))
                     self._inbox.offer(found)
             if job not in self._jobs:
                 return  # ended while it was asked for
@@ -366,7 +373,6 @@ class Backfill:
         self._detail = ""
         self._looks.pop(symbol, None)
         if page.ticks:
-            self._restarts.asked_for(symbol, len(page.ticks))
             self._inbox.offer(page.ticks)
         if look.since_ns is not None:
             self._say_how_far(symbol, page, look.since_ns, look.newest)

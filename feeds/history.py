@@ -58,8 +58,8 @@ class Taken(Protocol):
     def forgotten(self, symbol: str) -> int:
         """How many missing spans had to be forgotten, since too many were open."""
 
-    def counts(self, symbol: str) -> tuple[int, int]:
-        """How many trades were folded, and how many inputs were late."""
+    def trades_folded(self, symbol: str) -> int:
+        """How many trades were folded."""
 
 
 def rows_of(exchange: str, body: bytes, read: Callable[[bytes], list[Tick]], expected: str) -> list[Tick]:

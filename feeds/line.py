@@ -83,7 +83,8 @@ class Line:
         self._mute_since = self._mute_told = 0
         self._refused: dict[str, None] = {}
         self._down_since = 0
-        self._sample: Tick | None = None
+        self._live: dict[str, Tick] = {}
+        self._live_before: dict[str, Tick] = {}
         self._successor: Link | None = None
         self._successor_live: int | None = None
         self._handover = Handover()
@@ -138,12 +139,19 @@ class Line:
         first, *others = [link.health() for link in self.links]
         return [msgspec.structs.replace(first, stalled=self.watch.stalled), *others]
 
+    def last_live(self) -> dict[str, Tick]:
+        """Return the last live trade of each symbol that had one since this was last asked, as of the last look."""
+        live, self._live_before = self._live_before, {}
+        return live
+
     def look(self, now: int) -> None:
         """Look after the symbols and after the handover (`now`: ns)."""
         self._look_for_mutes(now)
-        if self._sample is not None:
-            self._skew.note(self._sample.received, self._sample.timestamp)
-            self._sample = None
+        if self._live:
+            sample = next(reversed(self._live.values()))
+            self._skew.note(sample.received, sample.timestamp)
+            self._live_before.update(self._live)
+            self._live.clear()
         if (skew := self._skew.look(now)) is not None:
             self._tell(self.link, "clock_skew", skew.detail)
         if self._successor is not None:
@@ -206,7 +214,7 @@ class Line:
             if not event.late:  # type: ignore[attr-defined]  # decoders make ticks and quotes only
                 note(event.symbol, event.received)  # type: ignore[attr-defined]
                 if type(event) is Tick:
-                    self._sample = event
+                    self._live[event.symbol] = event
         self._offer(events)
 
     def _pass_old(self, events: Sequence[Event]) -> None:

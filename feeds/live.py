@@ -14,7 +14,7 @@ from typing import Literal
 import aiohttp
 import structlog
 
-from engine.events import Event, FeedStatus, Gap
+from engine.events import Event, FeedStatus, Gap, Tick
 from engine.health import ExchangeHealth, FeedHealth
 from feeds.backfill import Backfill
 from feeds.connection import Connection
@@ -192,7 +192,10 @@ class Feed:
             line.look(now)
         if self._looks % LOOKS_A_SECOND == 0:
             if self.backfill is not None:
-                self.backfill.look(self.symbols)
+                live: dict[str, Tick] = {}
+                for line in self._lines:
+                    live.update(line.last_live())
+                self.backfill.look(self.symbols, live)
             if self._refreshing is None and self._wares.refresh_due(now):
                 self._refreshing = asyncio.get_running_loop().create_task(
                     self._refresh(session), name=f"product list of {self.exchange}"

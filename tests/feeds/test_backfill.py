@@ -113,8 +113,8 @@ class World:
     def forgotten(self, symbol: str) -> int:
         return self.ingress.forgotten()
 
-    def counts(self, symbol: str) -> tuple[int, int]:
-        return self.ingress.counts.item(0, TRADE), self.ingress.counts.item(0, LATE)
+    def trades_folded(self, symbol: str) -> int:
+        return self.ingress.counts.item(0, TRADE)
 
     def take(self, ids: Sequence[int], *, late: bool = False, price: float = 1.0) -> None:
         """Let the ingress take trades; say so to the back-fill where it finds a gap."""
@@ -497,14 +497,14 @@ def test_what_history_has_skipped_is_asked_for_once_and_before_the_next_trade_sh
     async def story(world: World) -> None:
         world.trades = dict.fromkeys(range(1, 106))
         world.take([100])
-        world.backfill.look([SYMBOL])
+        world.backfill.look([SYMBOL], {})
         world.take([105], late=True)  # such as a last_match at the subscription
-        world.backfill.look([SYMBOL])
+        world.backfill.look([SYMBOL], {})
         assert not world.asked
-        world.backfill.look([SYMBOL])
+        world.backfill.look([SYMBOL], {})
         await world.until(lambda: len(world.ticks) >= 4)
         for _ in range(3):
-            world.backfill.look([SYMBOL])
+            world.backfill.look([SYMBOL], {})
         await asyncio.sleep(60)
 
     world = play(name, story)
@@ -553,8 +553,10 @@ def test_ids_that_begin_anew_end_what_is_asked_for_and_begin_a_new_count() -> No
         world.answers = [web.Response(status=503) for _ in range(100)]
         world.take([4_000, 4_010])
         for number in range(1, 20):
-            world.take([number])
-            world.backfill.look([SYMBOL])
+            now = world.clock.now()
+            tick = Tick(world.history.exchange, SYMBOL, 1.0, 1.0, "buy", now, now, number)
+            world.offer([tick])
+            world.backfill.look([SYMBOL], {SYMBOL: tick})
             await asyncio.sleep(1.0)
 
     world = play("binance", story)
