@@ -138,6 +138,10 @@ def singles() -> list[Case]:
         *case(9, "out of order", lambda *_: (plan.Shuffle(at_s=5, for_s=30, share=0.5),), over_s=35, recovers_s=2),
         *case(9, "some seconds late", lambda *_: (plan.Delay(at_s=5, for_s=30, share=0.05, delay_s=3.0),), over_s=38, recovers_s=3),
         *case(10, "ids begin anew", lambda *_: (plan.Renumber(at_s=15, to=1),), over_s=15, recovers_s=15, restarts=True),
+        *case(
+            10, "ids begin anew, and at known ones", lambda *_: (plan.Renumber(at_s=10, to=1), plan.Renumber(at_s=25, to=20)),
+            over_s=25, recovers_s=15, restarts=True,
+        ),
         *case(10, "ids jump ahead", lambda *_: (plan.Renumber(at_s=15, by=1_000_000_000),), over_s=15, recovers_s=2, restarts=True),
         *case(11, "clock 1.3 s ahead", lambda *_: (plan.Clock(at_s=0, offset_ms=1_270.0),), over_s=0, recovers_s=1, tells=("clock_skew",)),
         *case(11, "clock steps 8 s back", lambda *_: (plan.Clock(at_s=10, for_s=20, offset_ms=-8_000.0),), over_s=30, recovers_s=1, tells=("clock_skew",)),

@@ -59,7 +59,9 @@ def violations(outcome: Outcome, bounds: Bounds) -> list[str]:
     """Return all that a run did against the laws, in words."""
     found: list[str] = []
     for key in outcome.traded:
-        for law in (nothing_twice, ascending, nothing_invented, values_as_traded, nothing_missing, gaps_spoken_of_once):
+        for law in (
+            nothing_twice, ascending, whole_after_restarts, nothing_invented, values_as_traded, nothing_missing, gaps_spoken_of_once,
+        ):  # fmt: skip
             found += [f"{' '.join(key)}: {said}" for said in law(outcome, key, bounds)]
         if bounds.disturbed is not None and key[1] not in bounds.disturbed:
             found += [f"{' '.join(key)}: {said}" for said in undisturbed(outcome, key)]
@@ -96,6 +98,21 @@ def ascending(outcome: Outcome, key: Key, bounds: Bounds) -> Iterator[str]:
     restarts = outcome.statuses("restarted", exchange=key[0], symbol=key[1]) if bounds.restarts else []
     for one, other in descents[len(restarts) :]:
         yield f"trade {other} was folded after {one}"
+
+
+def whole_after_restarts(outcome: Outcome, key: Key, bounds: Bounds) -> Iterator[str]:
+    """Once it was told that ids began anew, as often as they did, each trade since the first that was folded is folded."""
+    told = [number for number, one in enumerate(outcome.heard) if type(one) is FeedStatus and one.status == "restarted"]
+    told = [number for number in told if (outcome.heard[number].exchange, outcome.heard[number].symbol) == key]
+    traded = outcome.traded[key]
+    begun = [number for number, (one, other) in enumerate(pairwise(traded), 1) if other <= one]
+    if not bounds.restarts or not begun or len(told) < len(begun):
+        return  # there were too few trades to tell; `recovered` sees to it that of a busy symbol there are enough
+    since = outcome.heard[told[-1] :]
+    ticks = [one for one in since if type(one) is Tick and (one.exchange, one.symbol) == key and not one.late]
+    if folded := [tick.trade_id or 0 for tick in ticks]:
+        expected = [number for number in traded[begun[-1] :] if number >= folded[0]]
+        yield from _said("missing after ids began anew", set(expected) - set(folded))
 
 
 def nothing_invented(outcome: Outcome, key: Key, bounds: Bounds) -> Iterator[str]:
