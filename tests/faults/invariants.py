@@ -101,11 +101,13 @@ def ascending(outcome: Outcome, key: Key, bounds: Bounds) -> Iterator[str]:
 
 
 def whole_after_restarts(outcome: Outcome, key: Key, bounds: Bounds) -> Iterator[str]:
-    """Once it was told that ids began anew, as often as they did, each trade since the first that was folded is folded."""
+    """Ids that began anew are told, and no others; from then on each trade since the first that was folded is folded."""
     told = [number for number, one in enumerate(outcome.heard) if type(one) is FeedStatus and one.status == "restarted"]
     told = [number for number in told if (outcome.heard[number].exchange, outcome.heard[number].symbol) == key]
     traded = outcome.traded[key]
     begun = [number for number, (one, other) in enumerate(pairwise(traded), 1) if other <= one]
+    if len(told) > len(begun):
+        yield f"ids were said to begin anew {len(told)} times, and did {len(begun)} times"
     if not bounds.restarts or not begun or len(told) < len(begun):
         return  # there were too few trades to tell; `recovered` sees to it that of a busy symbol there are enough
     since = outcome.heard[told[-1] :]
