@@ -2,7 +2,7 @@
 
 Before   everything the old connection brings passes; what the new one brings waits, in order, in a buffer with a limit
 Release  the old one is let go of; what waited passes, stamped with the time at which it does
-After    quotes of the new one that are no newer than the old one's last are dropped, until the handover is over
+After    quotes of the new one that are no newer than the old one's last are dropped, until each symbol has had a newer one
 
 Trades are not looked at: whoever takes them drops those that it has by their ids, so that none is lost or doubled. Quotes have no
 such ids everywhere, and an old one must not follow a newer one.
@@ -35,6 +35,15 @@ class Handover:
         """Whether what comes next costs the oldest event that waits."""
         return len(self._waiting) == self._waiting.maxlen
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all that comes from here on is news."""
+        return not self._newest
+
+    def forget(self, symbol: str) -> None:
+        """Nothing more of `symbol` will come."""
+        self._newest.pop(symbol, None)
+
     def given(self, events: Sequence[Event]) -> None:
         """Hear what the old connection brought, all of which passes."""
         for event in events:
@@ -66,7 +75,17 @@ class Handover:
 
     def news(self, events: Sequence[Event]) -> Sequence[Event]:
         """Return those events of the new connection that may pass after the release: it may lag behind the old one."""
-        return [event for event in events if type(event) is not Quote or self._is_news(event)]
+        newest = self._newest
+        if not newest:
+            return events
+        passing = []
+        for event in events:
+            if type(event) is Quote and event.symbol in newest:
+                if not self._is_news(event):
+                    continue
+                del newest[event.symbol]  # what follows on the same connection is newer still
+            passing.append(event)
+        return passing
 
     def _is_news(self, quote: Quote) -> bool:
         before = self._newest.get(quote.symbol)

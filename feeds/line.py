@@ -16,17 +16,20 @@ import aiohttp
 import msgspec
 import structlog
 
-from engine.events import Event, FeedStatus, Tick
+from engine.events import Event, FeedStatus, Quote, Tick
 from engine.health import FeedHealth
 from feeds.handover import Handover
 from feeds.link import Link, Outside, Owner
-from feeds.liveness import Recovered, Stalled, SymbolWatch
+from feeds.liveness import Recovered, Stalled
 from feeds.skew import ClockSkew
 from feeds.speech import Report
+from feeds.streams import StreamWatch
 from feeds.subscriptions import few
 
 NS_PER_S = 1_000_000_000
 OVERLAP_NS = NS_PER_S
+FILTER_NS = 60 * NS_PER_S
+"""How far behind the old connection a new one may be: clocks that are set back and ids that begin anew are no lag."""
 RENEW_APART_NS = 5 * NS_PER_S
 STALL_FIRST_NS = 30 * NS_PER_S
 STALL_LONGEST_NS = 900 * NS_PER_S
@@ -68,7 +71,7 @@ class Line:
     """Some symbols of one feed. Everything runs on the loop; `look` is to be called every quarter of a second."""
 
     def __init__(
-        self, desk: Desk, outside: Outside, watch: SymbolWatch, skew: ClockSkew, symbols: Sequence[str] = ()
+        self, desk: Desk, outside: Outside, watch: StreamWatch, skew: ClockSkew, symbols: Sequence[str] = ()
     ) -> None:
         self._desk = desk
         self._outside = outside
@@ -76,7 +79,8 @@ class Line:
         self._offer = outside.inbox.offer
         self._session: aiohttp.ClientSession | None = None
         self.watch = watch
-        self._note = watch.note
+        self._note_trade = watch.trades.note
+        self._note_quote = watch.quotes.note
         self._skew = skew
         self._is_up = False
         self._doubted: dict[str, None] = {}
@@ -129,7 +133,7 @@ class Line:
 
     def remove(self, symbol: str) -> None:
         """Listen to `symbol` no longer."""
-        self.watch.remove(symbol)
+        self._forget(symbol)
         self._refused.pop(symbol, None)
         for link in self.links:
             link.do(link.machine.remove([symbol], self._now()))
@@ -164,7 +168,7 @@ class Line:
             if overlapped or self._is_lost:
                 self._take_over(now)
             return
-        if self._filter_until is not None and now >= self._filter_until:
+        if self._filter_until is not None and (now >= self._filter_until or self._handover.is_over):
             self._filter_until = None
             self.link.take = self._pass
         if not self._is_up or now - self._renewed_at < RENEW_APART_NS:
@@ -183,38 +187,61 @@ class Line:
         What has not been heard since one of them was found mute may have been mute with it.
         """
         is_over = False
-        for change in self.watch.look(now):
-            is_stall = isinstance(change, Stalled)
-            self._tell(
-                self.link, "recovered" if isinstance(change, Recovered) else "stalled", change.detail, change.symbol
-            )
-            if is_stall and not self._doubted:
-                self._mute_since, self._mute_told = now - change.silent_ns, now
-                self._doubted = dict.fromkeys(self.symbols)
-                self._desk.muted(self.symbols)
-            elif is_stall and change.symbol not in self._doubted:
-                self._doubted[change.symbol] = None
-                self._desk.muted((change.symbol,))
+        for heard in self.watch.look(now):
+            change = heard.change
+            if heard.tells:
+                status: Said = "recovered" if isinstance(change, Recovered) else "stalled"
+                self._tell(self.link, status, change.detail, change.symbol)
+            if isinstance(change, Stalled):
+                if not self._doubted:
+                    self._mute_since, self._mute_told = now - change.silent_ns, now
+                    self._doubted = dict.fromkeys(self.symbols)
+                    self._desk.muted(self.symbols)
+                elif change.symbol not in self._doubted:
+                    self._doubted[change.symbol] = None
+                    self._desk.muted((change.symbol,))
             is_over |= isinstance(change, Recovered) and change.symbol in self._doubted
         if is_over:
-            self._desk.reconnected(tuple(self._doubted), self._mute_since)
-            self._doubted = dict.fromkeys(self.watch.stalled)
-            self._desk.muted(tuple(self._doubted))
-        elif self._doubted:
-            heard = [symbol for symbol in self._doubted if self.watch.heard_at(symbol) > self._mute_told]
-            for symbol in heard:
-                del self._doubted[symbol]
-            self._desk.unmuted(heard)
+            self._ask(tuple(self._doubted), self._mute_since)
+        elif self._doubted and self._is_up:
+            self._look_who_trades()
+
+    def _ask(self, symbols: Sequence[str], since_ns: int) -> None:
+        """Have asked for what was missed since; what is mute still is in doubt from now on."""
+        self._desk.reconnected(symbols, since_ns)
+        self._mute_told = self._now()
+        self._doubted = dict.fromkeys(self.watch.stalled)
+        self._desk.muted(tuple(self._doubted))
+
+    def _look_who_trades(self) -> None:
+        """Doubt no longer what has traded since; if its quotes were mute, its trades may have been, for a while."""
+        trades, told = self.watch.trades, self._mute_told
+        if not (heard := [symbol for symbol in self._doubted if trades.heard_at(symbol) > told]):
+            return
+        mute = self.watch.stalled
+        for symbol in heard:
+            del self._doubted[symbol]
+        self._desk.unmuted([symbol for symbol in heard if symbol not in mute])
+        if back := [symbol for symbol in heard if symbol in mute]:
+            self._desk.reconnected(back, self._mute_since)
+
+    def _forget(self, symbol: str) -> None:
+        """It is not listened to, or not any more."""
+        self.watch.remove(symbol)
+        self._handover.forget(symbol)
+        self._doubted.pop(symbol, None)
+        self._desk.unmuted((symbol,))
 
     # -- what passes
 
     def _pass(self, events: Sequence[Event]) -> None:
-        note = self._note
         for event in events:
-            if not event.late:  # type: ignore[attr-defined]  # decoders make ticks and quotes only
-                note(event.symbol, event.received)  # type: ignore[attr-defined]
-                if type(event) is Tick:
+            if type(event) is Tick:
+                if not event.late:
+                    self._note_trade(event.symbol, event.received)
                     self._live[event.symbol] = event
+            elif type(event) is Quote and not event.late:
+                self._note_quote(event.symbol, event.received)
         self._offer(events)
 
     def _pass_old(self, events: Sequence[Event]) -> None:
@@ -232,7 +259,7 @@ class Line:
             return
         if report.symbol:
             self._refused[report.symbol] = None
-            self.watch.remove(report.symbol)
+            self._forget(report.symbol)
             self._tell(link, report.status, report.detail, report.symbol)
         elif link is self._successor:
             self._successor_reported(link, report)
@@ -265,7 +292,9 @@ class Line:
         self.watch.reset(now)
         self._skew.reset(now)
         since, self._down_since = self._down_since, 0
-        self._desk.reconnected(self.symbols, since)
+        if self._doubted and since:
+            since = min(since, self._mute_since)
+        self._ask(self.symbols, since)
 
     def _see_refused(self, now: int) -> None:
         """Another socket is live: what was refused on the one before may be granted on this one."""
@@ -289,6 +318,7 @@ class Line:
                 self._is_up = False
                 self._down_since = link.newest
                 self.watch.hold(now)
+                self._desk.muted(self.symbols)
         if self._successor is not None:
             self._is_lost = True
             self._take_over(now)
@@ -336,6 +366,7 @@ class Line:
         self._handover = Handover()
         self._successor_live = None
         self._is_lost = False
+        self._filter_until = None
         self.link.take = self._pass_old
         self._successor = self._desk.new_link(self, self._handover.keep, self.symbols)
         structlog.get_logger(connection=self._successor.name).info("takes over", of=self.link.name, reason=reason)
@@ -348,7 +379,7 @@ class Line:
         old, self.link, self._successor = self.link, self._successor, None
         old.take = _let_fall
         self.link.take = self._pass_news
-        self._filter_until = now + OVERLAP_NS
+        self._filter_until = now + FILTER_NS
         self._desk.let_go(old)
         if self._successor_live is not None:
             self._tell(self.link, "connected", f"took over from {old.name}: {self._reason}")

@@ -25,6 +25,7 @@ from feeds.link import Inbox, Link, Outside, Owner, RawSink
 from feeds.liveness import SymbolWatch
 from feeds.skew import ClockSkew
 from feeds.speech import Limits
+from feeds.streams import StreamWatch
 from feeds.wares import Wares
 
 __all__ = ["Feed", "Inbox", "RawSink"]
@@ -122,9 +123,11 @@ class Feed:
         if line is not None:
             line.add(symbol)
             return
-        line = Line(self, self._outside, self._new_watch(), self._new_skew(), [symbol])
+        watch = StreamWatch(self._new_watch(), self._new_watch())
+        line = Line(self, self._outside, watch, self._new_skew(), [symbol])
         self._lines.append(line)
         if self._session is not None:
+            self.muted([symbol])
             line.start(self._session)
 
     def remove(self, symbol: str) -> None:
@@ -138,6 +141,7 @@ class Feed:
             line.remove(symbol)
             return
         self._lines.remove(line)
+        self.unmuted([symbol])
         for link in line.links:
             self.let_go(link)
 
@@ -159,6 +163,7 @@ class Feed:
                 self._session = session
                 if self.backfill is not None:
                     self.backfill.start(session)
+                self.muted(self.symbols)  # nothing is heard of them until they are `reconnected`
                 for line in self._lines:
                     line.start(session)
                 try:

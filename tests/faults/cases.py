@@ -89,6 +89,10 @@ def singles() -> list[Case]:
             1, "one symbol mute", lambda _, symbol: (plan.Mute(at_s=KNOWN_S, for_s=8, symbols=(symbol,)),), over_s=KNOWN_S + 8,
             recovers_s=3, seconds=KNOWN_END_S, mute_s=KNOWN_S, only=0,
         ),
+        *case(  # one of its two: its trades while quotes come, or the other way round with other seeds
+            1, "one stream mute", lambda _, symbol: (plan.Mute(at_s=KNOWN_S, for_s=8, symbols=(symbol,), streams=1),), over_s=KNOWN_S + 8,
+            recovers_s=3, seconds=KNOWN_END_S, mute_s=KNOWN_S, only=0, is_lossless=True, tells=("stalled", "recovered"),
+        ),
         *case(
             1, "mute, without pings", lambda *_: (plan.Mute(at_s=KNOWN_S, for_s=12, pings=False),), over_s=KNOWN_S + 12, recovers_s=5,
             seconds=KNOWN_END_S, mute_s=KNOWN_S,

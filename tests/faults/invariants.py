@@ -305,16 +305,17 @@ def noticed(outcome: Outcome, bounds: Bounds) -> Iterator[str]:
 
 
 def noticed_s(outcome: Outcome, feed: str, mute_s: float) -> float | None:
-    """How long after its last message the busy symbol of a feed was called stalled; None if it never was."""
+    """How long after the last message of a stream of it the busy symbol of a feed was called stalled; None if it never was."""
     key = (VENUES[feed], SYMBOLS[feed][0])
-    last = 0
+    last: dict[type, int] = {}
     for one in outcome.heard:
         if one.exchange != key[0]:
             continue
         if type(one) is not FeedStatus:
-            last = one.received if one.symbol == key[1] and not getattr(one, "late", False) else last
+            if type(one) is not Gap and one.symbol == key[1] and not getattr(one, "late", False):
+                last[type(one)] = one.received
         elif one.status == "stalled" and one.symbol in ("", key[1]) and outcome.after_s(one.received) >= mute_s:
-            return (one.received - last) / NS_PER_S
+            return (one.received - min(last.values(), default=0)) / NS_PER_S
     return None
 
 

@@ -121,3 +121,14 @@ def test_words_of_a_feed_do_not_wait() -> None:
     status = FeedStatus("binance", "", "connected", "", 1, 1)
     handover = Handover()
     assert handover.news([status]) == [status]
+
+
+def test_a_new_one_that_lags_for_long_has_its_old_quotes_dropped_until_each_symbol_has_caught_up() -> None:
+    handover = Handover()
+    handover.given([quote(9), quote(5, symbol="ETH/USDT")])
+    assert handover.release(0) == []
+    assert handover.news([quote(8), quote(6, symbol="ETH/USDT")]) == [quote(6, symbol="ETH/USDT")]
+    assert not handover.is_over
+    assert handover.news([quote(9), tick(3)]) == [tick(3)]
+    assert handover.news([quote(10)]) == [quote(10)]
+    assert handover.is_over
