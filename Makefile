@@ -37,9 +37,11 @@ run: $(READY)  ## start the daemon on the built-in recording: no account, key, s
 replay: $(READY)  ## fold the built-in recording as fast as it goes, and print its digest
 	@$(BIN)/tickfold replay
 
+# A module of tests stays on one processor, so that what it shares (a daemon, a browser) is made once. More than eight would get in
+# one another's way: many tests start a daemon and its exchange.
 test: lint browser  ## format, lint, types and tests: what has to pass before a commit
 	$(say) '== tests'
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadscope
 
 soak: $(DEV_STAMP)  ## the long variants of tests: 200 kills, long outages; half an hour or so
 	@$(BIN)/pytest -m soak
