@@ -391,6 +391,7 @@ class Line:
         elif self._is_up:
             self._see_refused(now)
             self.watch.resume(now)  # reading of the old one may have been held
+        self._successor_live = None  # from here on it is the connection, and what happens to it is told
 
     def _tell(self, link: Link, status: Said, detail: str, symbol: str = "") -> None:
         now = self._now()

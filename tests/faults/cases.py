@@ -123,6 +123,10 @@ def singles() -> list[Case]:
             calm=True, tells=("connected",),
         ),
         *case(
+            3, "renewed, then lost", lambda *_: (plan.Drop(at_s=22, for_s=2),), over_s=24, recovers_s=10,
+            settings={"connection_max_s": 20.0}, tells=("connected", "disconnected"),
+        ),
+        *case(
             4, "closed again and again, 429", lambda *_: (
                 plan.Close(at_s=8, every_s=2, times=6, code=1006),
                 plan.Limit(at_s=10, for_s=8, on=("upgrade", "token"), retry_after_s=3),

@@ -65,7 +65,7 @@ def violations(outcome: Outcome, bounds: Bounds) -> list[str]:
             found += [f"{' '.join(key)}: {said}" for said in law(outcome, key, bounds)]
         if bounds.disturbed is not None and key[1] not in bounds.disturbed:
             found += [f"{' '.join(key)}: {said}" for said in undisturbed(outcome, key)]
-    for general in (in_order, told, limits_kept, bounded, noticed, recovered):
+    for general in (in_order, told, losses_told, limits_kept, bounded, noticed, recovered):
         found += general(outcome, bounds)
     return found
 
@@ -262,6 +262,20 @@ def told(outcome: Outcome, bounds: Bounds) -> Iterator[str]:
             found = outcome.statuses(status, exchange=VENUES[feed])
             if not any(one.symbol in bounds.gone for one in found) if bounds.gone else not found:
                 yield f"{feed} never said {status}"
+
+
+def losses_told(outcome: Outcome, bounds: Bounds) -> Iterator[str]:
+    """A connection that is said to be there again was said to be lost, unless it took over from one that was not."""
+    is_up: dict[str, bool] = {}
+    for one in outcome.heard:
+        if type(one) is not FeedStatus or one.symbol:
+            continue
+        if one.status in ("connected", "recovered"):
+            if is_up.get(one.exchange) and "took over" not in one.detail:
+                yield f"{one.exchange}: {one.status}, and nobody had said that it was lost: {one.detail}"
+            is_up[one.exchange] = True
+        elif one.status in ("disconnected", "stalled", "failed"):
+            is_up[one.exchange] = False
 
 
 def limits_kept(outcome: Outcome, bounds: Bounds) -> Iterator[str]:
