@@ -120,6 +120,7 @@ class Backfill:
         self._task: asyncio.Task[None] | None = None
         self._filled = self._lost = 0
         self._detail = ""
+        self._barred_until = 0
         self._log = structlog.get_logger(exchange=history.exchange)
 
     def start(self, session: aiohttp.ClientSession) -> None:
@@ -159,7 +160,9 @@ class Backfill:
             self._came(symbol, without([span], lost))
             self._give_up(symbol, lost, f"{JOBS_MAX} spans wait already")
             return
-        self._say("gap", symbol, f"{text(span)} missing; asked for by REST", span)
+        known = not within(self._taken.missing(symbol), *span)
+        said = "came as history already" if known else "missing; asked for by REST"
+        self._say("gap", symbol, f"{text(span)} {said}", span)
         self._add(symbol, span, timestamp)
 
     def resume(self, symbols: Sequence[str]) -> None:
@@ -353,7 +356,12 @@ class Backfill:
         if str(error) != self._detail:
             self._detail = str(error)
             self._log.warning("back-fill", symbol=job.symbol, error=self._detail)
-        job.due = max(now + job.retries.next_ns(), error.until_ns if isinstance(error, BarredError) else 0)
+        job.due = now + job.retries.next_ns()
+        if isinstance(error, BarredError):
+            job.due = max(job.due, error.until_ns)
+            if error.until_ns > self._barred_until:  # once for each time that the exchange wants to be left alone
+                self._barred_until = error.until_ns
+                self._say("rate_limited", job.symbol, f"back-fill: {error}")
 
     # -- looks at the newest
 
@@ -367,7 +375,7 @@ class Backfill:
             if look.due < look.give_up:
                 return
             del self._looks[symbol]
-            if look.since_ns is not None:
+            if look.since_ns is not None and look.newest is not None:
                 self._say("lost", symbol, f"trades may be lost, which cannot be proved: {error}")
             return
         self._detail = ""
@@ -394,7 +402,7 @@ class Backfill:
 
     def _say(
         self,
-        status: Literal["gap", "filled", "lost", "restarted"],
+        status: Literal["gap", "filled", "lost", "restarted", "rate_limited"],
         symbol: str,
         detail: str,
         span: tuple[int | None, int | None] = (None, None),

@@ -294,7 +294,7 @@ class Line:
         since, self._down_since = self._down_since, 0
         if self._doubted and since:
             since = min(since, self._mute_since)
-        self._ask(self.symbols, since)
+        self._ask([symbol for symbol in self.symbols if symbol not in self._refused], since)
 
     def _see_refused(self, now: int) -> None:
         """Another socket is live: what was refused on the one before may be granted on this one."""

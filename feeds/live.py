@@ -228,12 +228,14 @@ class Feed:
         heard = self.symbols
         for symbol, why in changed.untradable:
             if symbol in heard:
+                self._unlisted[symbol] = None
                 self._say("failed", symbol, why)
         for symbol, how in changed.restated:
             if symbol in heard:
                 self._log.warning("product", symbol=symbol, status=how)
         for symbol in changed.tradable:
             if symbol in heard:
+                self._unlisted.pop(symbol, None)
                 self._say("recovered", symbol, "can be listened to again")
             elif symbol in self._unlisted:
                 self._say("recovered", symbol, f"is in the product list now ({self._wares.listing.describe()})")

@@ -105,7 +105,10 @@ class Bulletin:
         key = (event.exchange, event.symbol)
         if event.status in ("connected", "recovered"):
             self.troubles.pop(key, None)
-        elif event.status in ("stalled", "disconnected", "rate_limited", "failed"):
+        elif event.status in ("stalled", "disconnected", "failed") or (
+            event.status == "rate_limited"
+            and not event.symbol  # of a symbol: its history has to wait, its feed is well
+        ):
             self.troubles[key] = event
             self.troubles.move_to_end(key)
             if len(self.troubles) > TROUBLES:

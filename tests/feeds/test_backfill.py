@@ -371,6 +371,7 @@ def test_a_retry_after_is_obeyed_by_all_requests() -> None:
     world = play("binance", story)
     assert times[0] >= 7 * NS_PER_S
     assert len(world.asked) == 3
+    assert [one.symbol for one in world.statuses if one.status == "rate_limited"] == [SYMBOL]
     assert not world.said("lost")
 
 
