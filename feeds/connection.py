@@ -87,6 +87,7 @@ class Connection:
         self._wake: int | None = None
         self._dials = 0
         self._was_open = False
+        self._unexpected_last = ""
         self._was_live = False
         self._down_since = 0
         self._stalled = False
@@ -354,6 +355,8 @@ class Connection:
         if self._conversation.live_since is not None:
             self._down_since = self.last_heard
         was_answered = self._conversation.is_greeted
+        if self._unexpected_last:  # the likely reason, if this is not the exchange that was meant
+            detail += f"; unexpected before that: {self._unexpected_last}"
         self._forget_socket()
         if self._retired:
             self.state, self.detail, self._wake = "stopped", detail, None
@@ -402,6 +405,7 @@ class Connection:
         self._address = self._connect_by = None
         self._fetching = False
         self.connected_at = 0
+        self._unexpected_last = ""
         self._conversation.end()
 
     def _done(self, now: int, actions: list[Action]) -> list[Action]:
@@ -410,7 +414,7 @@ class Connection:
             if isinstance(action, Report):
                 self.detail = f"{action.symbol}: {action.detail}" if action.symbol else action.detail
             elif isinstance(action, Note):
-                self.detail = action.detail
+                self.detail = self._unexpected_last = action.detail
         if self.is_open:
             due = min(self._conversation.deadlines(self.last_heard, now), default=None)
         else:

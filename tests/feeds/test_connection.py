@@ -609,3 +609,16 @@ def test_nothing_follows_a_stop(
     assert set(map(type, world.tell("stop"))) <= {Close}
     play(world, after)  # the harness fails at any action
     assert world.state == "stopped"
+
+
+def test_what_was_unexpected_on_a_socket_is_told_with_its_loss() -> None:
+    world = Harness()
+    world.go_live()
+    world.answer(Unexpected("expected market data, came hello"))
+    (told,) = only(world.tell("closed", 1006, ""), Report)
+    assert told.detail.startswith(
+        "closed with 1006; unexpected before that: expected market data, came hello; the next dial is in "
+    )
+    world.spend_until_dial()
+    (told,) = only(world.tell("failed", "connection refused"), Report)
+    assert "unexpected" not in told.detail
