@@ -96,12 +96,14 @@ class Stage:
         """Return the clients of these feeds, oldest first."""
         return [client for client in self.exchange.clients if client.venue.feed in feeds]
 
-    def note(self, kind: str, feed: str, symbol: str, detail: str, is_logged: bool = True) -> None:
-        """Note what was done; `is_logged` is for what is rare enough to be read."""
-        self.counts[kind] += 1
-        if is_logged:
-            self._log.warning(detail, fault=kind, exchange=feed, symbol=symbol)
-        self.done.append(Done(round(self.now - self.begun, 6), kind, feed, symbol, detail))
+    def note(self, done: Done, number: int, concerns: tuple[str, str] | None) -> None:
+        """Note what fault `number` of the plan did; `concerns`, exchange and symbol, is for what is rare enough to be logged."""
+        self.counts[done.kind] += 1
+        if concerns is not None:
+            feed, symbol = concerns
+            told = {"fault": done.kind, "number": number, "exchange": feed} | ({"symbol": symbol} if symbol else {})
+            self._log.warning(done.detail, at_s=round(done.at_s, 1), **told)
+        self.done.append(done)
 
 
 class Effect:
@@ -131,24 +133,28 @@ class Effect:
     # What happens at all
 
     def begin(self) -> None:
-        """Find out what it concerns, and wait for its time. Raises ConfigError for a symbol that no venue serves."""
+        """Find out what it concerns, and wait for its time. Raises ConfigError for venues or a symbol that are not served."""
         wanted: tuple[str, ...] = getattr(self.fault, "symbols", ())
         found: set[str] = set()
         venues = self.stage.venues(self.fault.feeds)
+        if not venues:
+            raise ConfigError(
+                f"fault {self.number} ({self.fault.kind}): venue = {', '.join(self.fault.feeds)}: not served, so it would "
+                f"never happen; there are {', '.join(venue.feed for venue in self.stage.exchange.venues)}"
+            )
         for venue in venues:
             spelling = self._spelling[venue.feed] = venue.market.products
             served = {name for name in venue.market.symbols if name in wanted or spelling.get(name) in wanted}
             found |= served | {spelling[name] for name in served if name in spelling}
             self._concerned[venue.feed] = frozenset(served) if wanted else None
         missing = [name for name in wanted if name not in found]
-        if missing and venues:
+        if missing:
             there = sorted({venue.market.symbol(name) for venue in venues for name in venue.market.symbols})
             raise ConfigError(
                 f"fault {self.number} ({self.fault.kind}): symbols = {list(wanted)!r}: {missing[0]!r} is not served; "
                 f"there are {', '.join(there)}"
             )
-        if venues:
-            self._next()
+        self._next()
 
     def _next(self) -> None:
         """Wait for the next window; one that has begun already opens now."""
@@ -235,8 +241,14 @@ class Effect:
         self.total += 1
 
     def note(self, feed: str, symbol: str, detail: str, is_logged: bool = True) -> None:
-        """Tell what was done."""
-        self.stage.note(self.fault.kind, feed, spelled(self._spelling.get(feed, {}), symbol), detail, is_logged)
+        """Tell what was done; in the log, what is of no venue or symbol alone, is of all that it concerns."""
+        symbol = spelled(self._spelling.get(feed, {}), symbol)
+        concerns = (
+            feed or ",".join(self._concerned),
+            symbol or ",".join(getattr(self.fault, "symbols", ())),
+        )
+        done = Done(round(self.stage.now - self.stage.begun, 6), self.fault.kind, feed, symbol, detail)
+        self.stage.note(done, self.number, concerns if is_logged else None)
 
     def tell(self, client: Client, message: Message, detail: str) -> None:
         """Count and tell what was done with a message."""

@@ -88,6 +88,12 @@ class Clocks(Effect):
 
     fault: Clock
 
+    def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
+        """Count what says a wrong time; the time itself is that of the market's clock."""
+        if client.venue.feed in self.fault.feeds:
+            self.hit()
+        return parcels
+
     def skew_ns(self, feed: str, now: float) -> int:
         ms = self.fault.offset_ms + self.fault.drift_ms_s * (now - self.window.start)
         return round(ms * 1e6)

@@ -349,7 +349,10 @@ def read(path: Path) -> Plan:
         raise ConfigError(f"{path}: cannot read the fault plan: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected a fault plan in TOML, which is UTF-8: {error}") from error
-    return parse(text, str(path))
+    plan = parse(text, str(path))
+    if not plan.fault:
+        raise ConfigError(f"{path}: no [[fault]] table, so nothing would happen: expected some, of {', '.join(KINDS)}")
+    return plan
 
 
 def parse(text: str, where: str = "the fault plan") -> Plan:

@@ -19,12 +19,15 @@ from replay.exchange.fault_frames import (
     with_unknown_field,
 )
 from replay.exchange.fault_plan import Bad, Burst, Cap, Delay, Gap, Garble, Lag, Mute, Repeat, Shuffle, Unknown
+from replay.exchange.fault_schedule import Window
 from replay.exchange.venue import Delivery, Message
 
 if TYPE_CHECKING:
     from replay.exchange.client import Client
     from replay.exchange.venue import Venue
 
+LOOK_AGAIN_S: Final = 1.0
+"""How often it is looked for subscriptions while there are none."""
 KEPT_STREAMS_MAX: Final = 4_096
 """Streams of clients whose last messages are kept to be repeated; of those beyond nothing is."""
 
@@ -37,17 +40,26 @@ class Mutes(Effect):
 
     def opened(self) -> None:
         self._chosen: frozenset[tuple[str, str]] | None = None
-        if self.fault.streams:
-            streams = [
-                (venue.feed, stream)
-                for venue in self.stage.venues(self.fault.feeds)
-                for stream, symbol in streams_of(venue).items()
-                if self.concerns(venue.feed, symbol)
-            ]
-            self._chosen = frozenset(self.chance.sample(streams, min(self.fault.streams, len(streams))))
-            for feed, stream in sorted(self._chosen):
-                self.note(feed, "", f"mutes {stream}")
         super().opened()
+        if self.fault.streams:
+            self._choose(self.window)
+
+    def _choose(self, window: Window) -> None:
+        """Draw among what somebody is subscribed to; as long as that is nothing, look again each second."""
+        if not self.is_on or self.window != window:
+            return
+        streams = [
+            (venue.feed, stream, symbol)
+            for venue in self.stage.venues(self.fault.feeds)
+            for stream, symbol in subscribed(venue, self.stage.clients((venue.feed,))).items()
+            if self.concerns(venue.feed, symbol)
+        ]
+        drawn = self.chance.sample(streams, min(self.fault.streams, len(streams)))
+        self._chosen = frozenset((feed, stream) for feed, stream, _ in drawn)
+        for feed, stream, symbol in sorted(drawn):
+            self.note(feed, symbol, f"mutes {stream}")
+        if not drawn:
+            self.stage.later(self.stage.now + LOOK_AGAIN_S, lambda: self._choose(window))
 
     def message(self, client: Client, message: Message, parcels: list[Parcel], now: float) -> list[Parcel]:
         if message.kind == "heartbeat":
@@ -260,10 +272,13 @@ class Bads(Effect):
         return parcel if changed is None else parcel_of(changed, parcel.delay_s)
 
 
-def streams_of(venue: Venue) -> dict[str, str]:
-    """Return the streams of a venue, and the symbol of each."""
+def subscribed(venue: Venue, clients: Sequence[Client]) -> dict[str, str]:
+    """Return the streams of a venue that some of its clients are subscribed to, and the symbol of each, in the market's order."""
+    wanted = {stream for client in clients for stream in client.session.streams}
     tracks = [track for tape in venue.market.tapes for track in tape.tracks]
-    return {message.stream: message.symbol for track in tracks for message in track.messages}
+    return {
+        message.stream: message.symbol for track in tracks for message in track.messages if message.stream in wanted
+    }
 
 
 def _spoken(client: Client, stream: str, text: bytes) -> Parcel:

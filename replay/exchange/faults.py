@@ -117,7 +117,7 @@ class PlannedFaults:
         }
 
     def begin(self, exchange: Exchange) -> None:
-        """Begin. Raises ConfigError for a symbol that is not served."""
+        """Begin. Raises ConfigError for a venue or a symbol that is not served."""
         self._stage.begin(exchange)
         try:
             for effect in self._effects:

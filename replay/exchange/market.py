@@ -216,5 +216,6 @@ class View:
         trades = self.market.trades.get((symbol, kind))
         if trades is None:
             return None, 0, 0
-        first = trades.first(self._looping)
+        # At a pace so slow that a loop takes years, the past begins with the epoch: exchanges know no times before it.
+        first = max(trades.first(self._looping), trades.until(self._pace.position(0), self._looping))
         return trades, first, max(first, trades.end(self.position, self._looping) - self._behind)

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import WSMsgType
 
 from engine.errors import ConfigError, DecodeError
@@ -260,13 +261,31 @@ def test_some_of_the_streams_are_mute_drawn_from_the_seed() -> None:
         async def story(here: Setting) -> None:
             heard = await here.listen("coinbase")
             await here.until(10)
-            said.extend(here.did("mute")[:1])
+            said.extend(detail for detail in here.did("mute") if detail.startswith("mutes "))
             assert len(heard.ids()) > 5 or len(heard.quotes()) > 5
 
         stage(table("mute", venue="coinbase", streams=1), story, "coinbase", seed=seed)
         return said[0]
 
     assert len({muted(seed) for seed in range(6)}) > 1
+
+
+def test_what_is_mute_is_drawn_among_what_somebody_is_subscribed_to() -> None:
+    async def story(here: Setting) -> None:
+        await here.until(5)
+        assert here.did("mute") == ["begins"]  # nobody is there, so there is nothing to draw
+        heard = await here.listen("binance", ["BTCUSDT"])
+        await here.until(12)
+        muted = [done for done in here.exchange.faults_done if done.detail.startswith("mutes ")]
+        assert {(done.detail, done.symbol) for done in muted} == {
+            (f"mutes btcusdt@{kind}", "BTC/USDT") for kind in ("trade", "bookTicker")
+        }
+        assert between(heard.ticks(), 5, 6.1)
+        assert not between(heard.ticks(), 6.1, 12)
+        assert not between(heard.quotes(), 6.1, 12)
+
+    for seed in range(3):
+        stage(table("mute", streams=2), story, "binance", seed=seed)
 
 
 @pytest.mark.parametrize("feed", ["binance", "coinbase", "kucoin"])
@@ -581,8 +600,11 @@ def test_a_clock_drifts() -> None:
         ahead = [tick.timestamp / 1e9 + here.now_s - at_s - received() / 1e9 for at_s, tick in heard.ticks()]
         first, last = heard.ticks()[0][0], heard.ticks()[-1][0]
         assert ahead[-1] - ahead[0] == pytest.approx((last - first) * 0.1, abs=0.3)
+        await here.until(22)
+        assert here.did("clock")[0] == "begins, for 21 s"
+        assert int(here.did("clock")[1].removeprefix("ended: ")) > 30
 
-    stage(table("clock", drift_ms_s=100), story)
+    stage(table("clock", drift_ms_s=100, for_s=21), story)
 
 
 # 12: symbols that are gone
@@ -971,7 +993,7 @@ def test_what_was_done_is_said() -> None:
     stage(table("gap", share=0.5), story, seed=9)
 
 
-def test_a_symbol_that_is_not_served_is_told_at_the_start_and_one_of_a_venue_that_is_not_is_not() -> None:
+def test_a_symbol_or_a_venue_that_is_not_served_is_told_at_the_start() -> None:
     async def story(here: Setting) -> None:
         assert here.exchange.faults_done[0].detail == "begins"
 
@@ -979,7 +1001,32 @@ def test_a_symbol_that_is_not_served_is_told_at_the_start_and_one_of_a_venue_tha
         ConfigError, match=r"fault 1 \(mute\): symbols = \['BTC/EUR'\]: 'BTC/EUR' is not served; there are .*BTC/USDT"
     ):
         stage(table("mute", symbols=["BTC/EUR"]), story)
-    stage(table("mute", venue="kucoin", symbols=["A/B"]) + table("lag"), story)
+    with pytest.raises(
+        ConfigError,
+        match=r"the fault plan: fault 2 \(gap\): venue = kucoin: not served, so it would never happen; there are binance$",
+    ):
+        stage(table("lag") + table("gap", venue="kucoin", symbols=["A/B"]), story)
+    stage(table("mute", venue=["kucoin", "binance"], symbols=["BTC/USDT"]) + table("lag"), story)
+
+
+def test_the_log_says_of_each_deed_which_fault_it_was_when_and_what_it_concerned() -> None:
+    async def story(here: Setting) -> None:
+        await here.until(13)
+
+    plan = table("mute", venue="coinbase", symbols=[BTC], at_s=3, for_s=5) + table("lag", at_s=9.25, for_s=1)
+    with structlog.testing.capture_logs() as logged:
+        stage(plan, story, "binance", "coinbase")
+    told = [
+        (line["at_s"], line["fault"], line["number"], line["exchange"], line.get("symbol"))
+        for line in logged
+        if "fault" in line
+    ]
+    assert told == [
+        (3.0, "mute", 1, "coinbase", BTC),
+        (8.0, "mute", 1, "coinbase", BTC),
+        (9.2, "lag", 2, "binance,coinbase", None),
+        (10.2, "lag", 2, "binance,coinbase", None),
+    ]
 
 
 @pytest.mark.asyncio

@@ -165,6 +165,18 @@ def test_a_trade_that_was_heard_is_in_history_at_once(feed: str, path: str, symb
     stage(story, feed)
 
 
+def test_at_the_slowest_pace_history_knows_no_trade_from_before_the_epoch() -> None:
+    async def story(here: Setting) -> None:
+        for symbol in here.exchange.venue("kucoin").market.symbols:
+            _, document, _ = await here.get("kucoin", f"/api/v1/market/histories?symbol={symbol}")
+            assert all(trade["time"] >= 0 for trade in document["data"])
+            found.extend(document["data"])
+
+    found: list[Any] = []
+    stage(story, "kucoin", loop=True, speed=1e-6)
+    assert found
+
+
 def test_heartbeats_say_which_trade_was_the_last_that_was_sent() -> None:
     async def story(here: Setting) -> None:
         connection = await here.connect("coinbase_exchange", *subscription("coinbase_exchange", ["SKL-USD"]))

@@ -122,6 +122,11 @@ def test_what_is_no_plan_at_all_is_told_apart(tmp_path: Path) -> None:
         parse('[[fault]]\nkind = "mute"\n' * (FAULTS_MAX + 1))
     with pytest.raises(ConfigError, match="cannot read the fault plan: No such file"):
         read(tmp_path / "none.toml")
+    (tmp_path / "empty.toml").write_text("# nothing")
+    with pytest.raises(
+        ConfigError, match=r"empty.toml: no \[\[fault\]\] table, so nothing would happen: expected some"
+    ):
+        read(tmp_path / "empty.toml")
     (tmp_path / "latin.toml").write_bytes(b"# \xe9")
     with pytest.raises(ConfigError, match="which is UTF-8"):
         read(tmp_path / "latin.toml")
