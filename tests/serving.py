@@ -67,6 +67,7 @@ class Daemon:
         self.not_ready = ""
         self.feed = FEED
         self.journal_state = JournalHealth("journaling", str(folder / "journal"), 9, 7, 4_096, 1, "")
+        self.exchange = ExchangeHealth("binance", "4 symbols, built-in", "", (), 1, 20, 3, 7, "")
         self.command_error: Exception | None = None
         built_in: Sequence[Any] = (MovingAverageCross(), OrderFlowImbalance()) if views is None else ()
         chosen = strategies or built_in
@@ -99,7 +100,7 @@ class Daemon:
         return [self.feed]
 
     def exchanges(self) -> list[ExchangeHealth]:
-        return [ExchangeHealth("binance", "4 symbols, built-in", "", (), 1, 20, 3, 7, "")]
+        return [self.exchange]
 
     def journal(self) -> JournalHealth:
         return self.journal_state

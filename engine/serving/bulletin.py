@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.events import FeedStatus, Gap, HandlerFailed, Key, Parked, Refused, Resumed, Shed, Signal, WindowOverflow
+from engine.health import ExchangeHealth
 from engine.ingress import QUOTE, TRADE
 from engine.latency import Latency
 from engine.serving.host import Host
@@ -28,6 +29,8 @@ SIGNALS = 100  # newest signals a key
 SIGNAL_KEYS = 1_024
 NEWS = 40  # newest gaps, refusals and the like
 TROUBLES = 1_024
+GAPS = 1_024  # newest gaps that are remembered, for what the feed says of them too
+LASTING_NS = 300_000_000_000  # a trouble that an exchange is asked about again and again counts after this
 STRATEGIES = 100  # that the page lists
 FEEDS = 50
 MS = 1e-6  # ns to ms, as the page counts
@@ -54,6 +57,8 @@ class Bulletin:
         self.counts: dict[str, int] = {}
         self.last_signals: dict[str, Signal] = {}
         self.last_errors: dict[str, HandlerFailed | Parked] = {}
+        self._gaps: OrderedDict[tuple[str, str, int | None, int | None], None] = OrderedDict()
+        self._since: dict[tuple[str, str], int] = {}  # by (exchange, what), since when it was seen to be in trouble
         self._signals: OrderedDict[Key, deque[tuple[int, Signal]]] = OrderedDict()
         self._samples: deque[Sample] = deque(maxlen=LATENCY_NS // SAMPLE_NS + 1)
         self._parts: dict[str, msgspec.Raw] = {}
@@ -69,8 +74,7 @@ class Bulletin:
         elif isinstance(event, FeedStatus):
             self._status(event)
         elif isinstance(event, Gap):
-            what = f"{event.missing} trades missing, ids {event.first_id} to {event.last_id}"
-            self._tell(event, "gap", f"{what}; {event.filled} known as history" if event.filled else what)
+            self._gap(event)
         elif isinstance(event, Refused):
             self._tell(event, "refused", event.reason)
         elif isinstance(event, WindowOverflow):
@@ -101,7 +105,20 @@ class Bulletin:
         self.last_signals[event.strategy] = event
         self.counts[event.strategy] = self.counts.get(event.strategy, 0) + 1
 
+    def _gap(self, event: Gap) -> None:
+        if event.first_id == event.last_id:
+            what = f"{event.missing} trade missing, id {event.first_id}"
+        else:
+            what = f"{event.missing} trades missing, ids {event.first_id} to {event.last_id}"
+        self._tell(event, "gap", f"{what}; {event.filled} known as history" if event.filled else what)
+        self._gaps[event.exchange, event.symbol, event.first_id, event.last_id] = None
+        if len(self._gaps) > GAPS:
+            self._gaps.popitem(last=False)
+
     def _status(self, event: FeedStatus) -> None:
+        span = (event.exchange, event.symbol, event.first_id, event.last_id)
+        if event.status == "gap" and self._gaps.pop(span, self) is None:
+            return  # the feed only repeats what was told when the ingress noticed
         key = (event.exchange, event.symbol)
         if event.status in ("connected", "recovered"):
             self.troubles.pop(key, None)
@@ -118,6 +135,21 @@ class Bulletin:
     def trouble_of(self, key: Key) -> FeedStatus | None:
         """What is wrong with the feed of a key now: with its symbol, or with its exchange as a whole; None if nothing is."""
         return self.troubles.get(key) or self.troubles.get((key[0], ""))
+
+    def lasting(self, exchanges: list[ExchangeHealth], now: int) -> list[str]:
+        """Troubles of exchanges that were there at each look for `LASTING_NS`, in words: one that passes is none."""
+        found = {}
+        for one in exchanges:
+            if one.products_trouble:
+                found[one.exchange, "product list"] = one.products_trouble
+            if one.backfill_trouble and one.gaps_open:
+                found[one.exchange, "back-fill"] = one.backfill_trouble
+        self._since = {what: self._since.get(what, now) for what in found}
+        return [
+            f"the {what} of {exchange} is in trouble: {found[exchange, what]}"
+            for (exchange, what), since in self._since.items()
+            if now - since >= LASTING_NS
+        ]
 
     def _tell(self, event: Any, kind: str, text: str) -> None:
         self.number += 1
@@ -166,10 +198,12 @@ class Bulletin:
     def parts(self, host: Host, now: int) -> dict[str, msgspec.Raw]:
         """Status of each part as JSON: the same bytes for as long as nothing has changed."""
         if not self._parts or now - self._parts_at >= STATUS_NS:
-            feeds = host.feeds()
+            feeds, exchanges = host.feeds(), host.exchanges()
+            self.lasting(exchanges, now)
             made = {
                 "engine": _engine(host),
                 "feeds": _feeds(feeds),
+                "exchanges": _exchanges(exchanges),
                 "troubles": _troubles(self.troubles),
                 "strategies": self._strategies(host),
                 "journal": _journal(host),
@@ -245,6 +279,21 @@ def _feeds(feeds: list[Any]) -> list[dict[str, Any]]:
             "detail": feed.detail[:300],
         }
         for feed in feeds[:FEEDS]
+    ]
+
+
+def _exchanges(exchanges: list[ExchangeHealth]) -> list[dict[str, Any]]:
+    return [
+        {
+            "exchange": one.exchange,
+            "filled": one.trades_filled,
+            "lost": one.trades_lost,
+            "open": one.gaps_open,
+            "unlisted": one.unlisted[:FEEDS],
+            "unlisted_more": max(0, len(one.unlisted) - FEEDS),
+            "backfill_trouble": one.backfill_trouble[:300] if one.gaps_open else "",
+        }
+        for one in exchanges[:FEEDS]
     ]
 
 

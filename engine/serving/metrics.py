@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from engine.events import FeedStatus, Gap, Key, Shed
+from engine.health import FeedHealth
 from engine.ingress import BAD_PRICE, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE
 from engine.latency import STEP_BITS, STEPS, Latency
 from engine.serving.bulletin import Bulletin
@@ -27,7 +28,36 @@ FEED_STATES = ("connecting", "subscribing", "live", "stale", "waiting", "failed"
 JOURNAL_STATES = ("journaling", "not journaling", "off")
 KEY = ("exchange", "symbol")
 NS_PER_S = 1e9
+NONE = (0, 0, 0)
 FIRST_POWER, LAST_POWER = 10, 35  # buckets of the latency end at powers of two of ns: 1 us to 34 s
+
+
+class LinkTotals:
+    """Messages, undecodable ones and reconnects by exchange, which go on where one connection takes over from another.
+
+    A connection that is gone counts as it was at the last look. One whose count fell since then is another of the same name.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[int, int, int]] = {}  # by (exchange, name), of those that are there
+        self._gone: dict[str, tuple[int, int, int]] = {}  # by exchange
+
+    def totals(self, feeds: list[FeedHealth]) -> dict[str, tuple[int, int, int]]:
+        """Take a look; return the sums by exchange: none is ever below what it was."""
+        seen = {(feed.exchange, feed.name): (feed.messages, feed.undecodable, feed.reconnects) for feed in feeds}
+        for link, counts in self._seen.items():
+            now = seen.get(link)
+            if now is None or any(new < old for new, old in zip(now, counts, strict=True)):
+                self._gone[link[0]] = _sum(self._gone.get(link[0], NONE), counts)
+        self._seen = seen
+        found = dict(self._gone)
+        for (exchange, _), counts in seen.items():
+            found[exchange] = _sum(found.get(exchange, NONE), counts)
+        return found
+
+
+def _sum(one: tuple[int, int, int], other: tuple[int, int, int]) -> tuple[int, int, int]:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 @dataclass
@@ -47,6 +77,7 @@ class Served:
     lost: dict[Key, int] = field(default_factory=dict)
     feed_statuses: dict[tuple[str, str], int] = field(default_factory=dict)  # by (exchange, status)
     quotes_shed: int = 0
+    links: LinkTotals = field(default_factory=LinkTotals)
 
     def hear(self, event: Any) -> None:
         """Count what the fold reports and keeps no count of."""
@@ -127,11 +158,11 @@ class Counters(Collector):
         yield from (signals, failures, listening)
 
     def _of_feeds(self) -> Iterator[Metric]:
-        label = ("feed", "exchange")
+        label, one = ("feed", "exchange"), ("exchange",)
         state = GaugeMetricFamily("tickfold_feed_state", "1 for the state that a feed is in", labels=(*label, "state"))
-        messages = CounterMetricFamily("tickfold_feed_messages", "Messages received", labels=label)
-        undecodable = CounterMetricFamily("tickfold_feed_undecodable", "Messages that break the protocol", labels=label)
-        reconnects = CounterMetricFamily("tickfold_feed_reconnects", "Times that it was dialled again", labels=label)
+        messages = CounterMetricFamily("tickfold_feed_messages", "Messages received", labels=one)
+        undecodable = CounterMetricFamily("tickfold_feed_undecodable", "Messages that break the protocol", labels=one)
+        reconnects = CounterMetricFamily("tickfold_feed_reconnects", "Times that it was dialled again", labels=one)
         newest = GaugeMetricFamily(
             "tickfold_feed_newest_timestamp_seconds", "When the newest message came", labels=label
         )
@@ -139,10 +170,10 @@ class Counters(Collector):
             labels = (feed.name, feed.exchange)
             for name in dict.fromkeys((*FEED_STATES, feed.state)):
                 state.add_metric((*labels, name), float(feed.state == name))
-            messages.add_metric(labels, feed.messages)
-            undecodable.add_metric(labels, feed.undecodable)
-            reconnects.add_metric(labels, feed.reconnects)
             newest.add_metric(labels, feed.newest / NS_PER_S)
+        for exchange, totals in self._served.links.totals(self._host.feeds()).items():
+            for family, total in zip((messages, undecodable, reconnects), totals, strict=True):
+                family.add_metric((exchange,), total)
         statuses = CounterMetricFamily(
             "tickfold_feed_statuses", "What feeds said of themselves", labels=("exchange", "status")
         )
@@ -153,12 +184,11 @@ class Counters(Collector):
             if trouble.status == "stalled" and trouble.symbol:
                 stalled.add_metric(key, 1.0)
         yield from (state, messages, undecodable, reconnects, newest, statuses, stalled)
-        one = ("exchange",)
         open_gaps = GaugeMetricFamily("tickfold_gaps_open", "Spans of missing trades that are asked for", labels=one)
         requests = CounterMetricFamily("tickfold_backfill_requests", "Requests for missing trades", labels=one)
-        for exchange in self._host.exchanges():
-            open_gaps.add_metric((exchange.exchange,), exchange.gaps_open)
-            requests.add_metric((exchange.exchange,), exchange.requests)
+        for health in self._host.exchanges():
+            open_gaps.add_metric((health.exchange,), health.gaps_open)
+            requests.add_metric((health.exchange,), health.requests)
         yield from (open_gaps, requests)
 
     def _of_keeping(self) -> Iterator[Metric]:

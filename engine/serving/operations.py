@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from engine.errors import ConfigError, EngineError
 from engine.events import HandlerFailed, Key, Parked
-from engine.health import FeedHealth
+from engine.health import ExchangeHealth, FeedHealth
 from engine.latency import Latency
 from engine.serving.answers import ApiError, decode, plain_error
 from engine.serving.bulletin import Bulletin
@@ -26,6 +26,7 @@ from store.ring import OnlineStore
 Verb = Literal["add_symbol", "remove_symbol", "park", "resume", "snapshot"]
 VERBS: tuple[str, ...] = get_args(Verb)
 TARGET_CHARACTERS = 200
+UNLISTED = 10  # symbols that are named in reasons, an exchange
 HURT = ("stale", "waiting", "failed")
 """States of a feed in which something is wrong with it."""
 NS_PER_S = 1e9
@@ -79,8 +80,9 @@ def health(host: Host, bulletin: Bulletin) -> dict[str, Any]:
     """Return the status of each part, and the chain digests at `sequence`."""
     starting = host.starting()
     digested = host.digest()
-    feeds, journal, snapshots = host.feeds(), host.journal(), host.snapshots()
-    reasons = [] if starting else _reasons(host, feeds)
+    feeds, exchanges = host.feeds(), host.exchanges()
+    journal, snapshots = host.journal(), host.snapshots()
+    reasons = [] if starting else _reasons(host, bulletin, feeds, exchanges)
     return {
         "status": "starting" if starting else "degraded" if reasons else "ok",
         "starting": starting,
@@ -102,7 +104,7 @@ def health(host: Host, bulletin: Bulletin) -> dict[str, Any]:
         "store_bytes": host.fold.features.memory(),
         "parts": {
             "feeds": feeds,
-            "exchanges": host.exchanges(),
+            "exchanges": exchanges,
             "journal": {**msgspec.structs.asdict(journal), "folder": Path(journal.folder).name},
             "snapshots": snapshots,
             "strategies": _strategies(host, bulletin),
@@ -111,9 +113,14 @@ def health(host: Host, bulletin: Bulletin) -> dict[str, Any]:
     }
 
 
-def _reasons(host: Host, feeds: list[FeedHealth]) -> list[str]:
+def _reasons(host: Host, bulletin: Bulletin, feeds: list[FeedHealth], exchanges: list[ExchangeHealth]) -> list[str]:
     """What is wrong, in words: empty if nothing is."""
     said = [f"feed {feed.name} is {feed.state}" for feed in feeds if feed.state in HURT]
+    for one in exchanges:
+        said += [f"{symbol} is not in the product list of {one.exchange}" for symbol in one.unlisted[:UNLISTED]]
+        if len(one.unlisted) > UNLISTED:
+            said.append(f"{len(one.unlisted) - UNLISTED} more symbols are not in the product list of {one.exchange}")
+    said += bulletin.lasting(exchanges, host.clock.now())
     journal, snapshots = host.journal(), host.snapshots()
     if journal.state == "not journaling":
         said.append("inputs are not journaled")

@@ -333,6 +333,32 @@ async def test_it_shows_signals_strategies_stalled_feeds_gaps_and_alarms(stage: 
     await window.shows("#feeds .error", "connection refused")
 
 
+async def test_it_shows_what_was_lost_and_what_an_exchange_does_not_list(stage: Stage) -> None:
+    daemon = await stage.daemon(live=False)
+    none = daemon.exchange = msgspec.structs.replace(daemon.exchange, gaps_open=0, trades_filled=0, trades_lost=0)
+    window = await (await stage.window()).open()
+    await window.shows("#feeds", "binance 1")
+    assert await window.page.locator("#feeds .exchange-line").count() == 0
+    daemon.exchange = msgspec.structs.replace(none, gaps_open=1, trades_filled=415)
+    await window.shows("#feeds .exchange-line.faint", "binance filled 415 · lost 0 · 1 gap open")
+    daemon.exchange = msgspec.structs.replace(daemon.exchange, trades_lost=205, unlisted=("ETH/USDT",))
+    await window.shows("#feeds .exchange-line.error", "binance filled 415 · lost 205 · 1 gap open")
+    await window.shows("#feeds .exchange-line.warn", "not listed: ETH/USDT")
+    daemon.exchange = none
+    await window.until("() => !document.querySelector('#feeds .exchange-line')")
+
+
+async def test_on_a_phone_events_are_read_to_their_end(stage: Stage) -> None:
+    daemon = await stage.daemon(live=False)
+    now = daemon.clock.now()
+    daemon.report(FeedStatus("binance", "BTC/USDT", "lost", f"trades 4 to 8 lost: {'because ' * 20}", now, now, 1))
+    window = await (await stage.window(PHONE, has_touch=True, is_mobile=True)).open()
+    await window.shows("#news", "because")
+    cut = "() => [...document.querySelectorAll('#news .grow')].some((text) => text.scrollWidth > text.clientWidth)"
+    assert not await window.page.evaluate(cut)
+    assert await window.overflow() <= 0
+
+
 async def test_the_reason_of_a_signal_is_shown_where_the_pointer_is(stage: Stage) -> None:
     daemon = await stage.daemon(live=False)
     row = daemon.fold.features.latest("technical_1s", "binance", "BTC/USDT")

@@ -46,13 +46,13 @@ export class Status {
       this.news = [];
       this.signals = [];
     }
-    for (const name of ["engine", "feeds", "troubles", "strategies", "journal", "holds"]) {
+    for (const name of ["engine", "feeds", "exchanges", "troubles", "strategies", "journal", "holds"]) {
       if (header[name] !== undefined) this.parts[name] = header[name];
     }
     this.news = [...this.news, ...header.news].slice(-40);
     this.signals = [...this.signals, ...header.signals].slice(-100);
     if (header.strategies) this.strategies(header.strategies);
-    if (header.feeds || header.troubles) this.feeds(this.parts.feeds ?? [], this.parts.troubles ?? []);
+    if (header.feeds || header.exchanges || header.troubles) this.feeds(this.parts);
     if (header.full || header.signals.length) this.listSignals();
     if (header.full || header.news.length) this.listNews();
     if (header.engine || header.journal || header.holds) this.engine();
@@ -130,9 +130,10 @@ export class Status {
     );
   }
 
-  feeds(feeds, troubles) {
+  feeds({ feeds = [], exchanges = [], troubles = [] }) {
+    const common = exchanges.flatMap(ofExchange);
     if (!feeds.length) {
-      body("feeds").replaceChildren(empty("No feeds: nothing is listened to."));
+      body("feeds").replaceChildren(empty("No feeds: nothing is listened to."), ...common);
       return;
     }
     const cards = feeds.map((feed) => {
@@ -162,7 +163,7 @@ export class Status {
         row.append(open, make("b", "", trouble.status), make("span", "grow", trouble.detail), since(trouble.at_ms, "", ""));
         return row;
       });
-    body("feeds").replaceChildren(...cards, ...stalled);
+    body("feeds").replaceChildren(...cards, ...common, ...stalled);
   }
 
   listNews() {
@@ -228,6 +229,26 @@ export class Status {
       return [make("h3", "day", day), row];
     });
   }
+}
+
+/** What the connections to one exchange have in common: trades that were missed, and symbols that it does not have. */
+function ofExchange({ exchange, filled, lost, open, unlisted, unlisted_more, backfill_trouble }) {
+  const line = (kind, text) => {
+    const row = make("p", `exchange-line ${kind}`);
+    row.append(make("b", "", exchange), ` ${text}`);
+    return row;
+  };
+  const lines = [];
+  if (filled || lost || open) {
+    const told = [`filled ${count(filled)}`, `lost ${count(lost)}`, `${plural(open, "gap")} open`];
+    lines.push(line(lost ? "error" : "faint", told.join(" · ")));
+  }
+  if (backfill_trouble) lines.push(line("warn", `back-fill: ${backfill_trouble}`));
+  if (unlisted.length) {
+    const more = unlisted_more ? ` and ${count(unlisted_more)} more` : "";
+    lines.push(line("warn", `not listed: ${unlisted.join(", ")}${more}`));
+  }
+  return lines;
 }
 
 function sideOf(value) {

@@ -253,7 +253,7 @@ def test_nothing_new_is_no_message_until_it_is_time_to_say_that_the_engine_lives
 def test_parts_are_sent_first_and_then_when_they_have_changed(daemon: Daemon) -> None:
     frames = Frames(daemon)
     header, _ = decode(frames.first())
-    parts = {"engine", "keys", "feeds", "troubles", "strategies", "journal", "holds"}
+    parts = {"engine", "keys", "feeds", "exchanges", "troubles", "strategies", "journal", "holds"}
     assert parts < set(header)
     assert header["feeds"][0]["recording"] is True
     assert [strategy["name"] for strategy in header["strategies"]] == ["moving_average_cross", "order_flow_imbalance"]
@@ -323,6 +323,39 @@ def test_every_kind_of_trouble_is_news(daemon: Daemon) -> None:
         "gap", "refused", "overflow", "shed", "failed", "parked", "resumed", "stalled",
     ]  # fmt: skip
     assert header["news"][0]["text"] == "5 trades missing, ids 4 to 8; 2 known as history"
+
+
+def test_a_gap_is_told_once_though_the_feed_says_it_too(daemon: Daemon) -> None:
+    bulletin_of(daemon)
+    span = (0, 4, 8)  # sequence, and the ids that are spoken of
+    told(
+        daemon,
+        FeedStatus(*BTC, "gap", "trades 4 to 8 missing", 1, 1, *span),  # of an earlier run: no Gap comes before it
+        Gap(*BTC, 4, 8, 5, 0, 1, 1),
+        Gap(*BTC, 10, 10, 1, 0, 1, 1),
+        FeedStatus(*BTC, "gap", "trades 4 to 8 missing; asked for by REST", 1, 1, *span),
+        FeedStatus(*BTC, "filled", "trades 4 to 8 came as history", 2, 2, *span),
+    )
+    header, _ = decode(Frames(daemon).first())
+    assert [(piece["kind"], piece["text"]) for piece in header["news"]] == [
+        ("gap", "trades 4 to 8 missing"),
+        ("gap", "5 trades missing, ids 4 to 8"),
+        ("gap", "1 trade missing, id 10"),
+        ("filled", "trades 4 to 8 came as history"),
+    ]
+
+
+def test_what_an_exchange_lost_and_does_not_list_is_a_part(daemon: Daemon) -> None:
+    daemon.exchange = msgspec.structs.replace(
+        daemon.exchange, unlisted=tuple(map(str, range(60))), backfill_trouble="HTTP 503"
+    )
+    header, _ = decode(Frames(daemon).first())
+    assert header["exchanges"] == [
+        {
+            "exchange": "binance", "filled": 20, "lost": 3, "open": 1, "backfill_trouble": "HTTP 503",
+            "unlisted": [str(number) for number in range(50)], "unlisted_more": 10,
+        },
+    ]  # fmt: skip
 
 
 def test_a_symbol_is_in_trouble_from_stalled_to_recovered(daemon: Daemon) -> None:

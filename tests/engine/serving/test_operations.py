@@ -9,13 +9,17 @@ import aiohttp
 import msgspec
 import pytest
 import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.errors import ConfigError, JournalError
 from engine.events import FeedStatus, Gap
+from engine.serving.bulletin import LASTING_NS
+from engine.serving.metrics import LinkTotals
 from engine.serving.server import Server, serve
 from tests.folding import BTC, ETH, START, VIEWS, failing, listener, trade
-from tests.serving import Daemon
+from tests.serving import FEED, Daemon
 
 
 @pytest.fixture
@@ -226,7 +230,7 @@ async def test_metrics_count_what_the_fold_did_key_by_key(daemon: Daemon, server
 @pytest.mark.asyncio
 async def test_metrics_tell_of_feeds_journal_snapshot_and_loop(daemon: Daemon, server: Server) -> None:
     found = await metrics(server)
-    feed = (("exchange", "binance"), ("feed", "binance 1"))
+    feed = (("exchange", "binance"),)
     assert found["tickfold_feed_messages_total", feed] == 6_000.0
     assert found["tickfold_feed_reconnects_total", feed] == 2.0
     states = {dict(labels)["state"]: value for (name, labels), value in found.items() if name == "tickfold_feed_state"}
@@ -237,6 +241,72 @@ async def test_metrics_tell_of_feeds_journal_snapshot_and_loop(daemon: Daemon, s
     assert 0.0 <= found["tickfold_snapshot_age_seconds", ()] < 600.0
     assert found["tickfold_loop_hold_longest_seconds", ()] == 0.06
     assert found["tickfold_resident_memory_bytes", ()] > 10 << 20
+
+
+@pytest.mark.asyncio
+async def test_counters_of_feeds_go_on_where_one_connection_takes_over_from_another(
+    daemon: Daemon, server: Server
+) -> None:
+    names = [f"tickfold_feed_{name}_total" for name in ("messages", "undecodable", "reconnects")]
+
+    async def counted(**changes: Any) -> list[float]:
+        daemon.feed = msgspec.structs.replace(daemon.feed, **changes)
+        found = await metrics(server)
+        assert [labels for name, labels in found if name in names] == [(("exchange", "binance"),)] * 3
+        return [found[name, (("exchange", "binance"),)] for name in names]
+
+    assert await counted() == [6_000.0, 1.0, 2.0]
+    assert await counted(name="binance 2", messages=5, undecodable=0, reconnects=0) == [6_005.0, 1.0, 2.0]
+    assert await counted(messages=9) == [6_009.0, 1.0, 2.0]
+    assert await counted(messages=1) == [6_010.0, 1.0, 2.0]  # another of that name
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 9), max_size=3), max_size=8))
+def test_totals_of_connections_never_fall(looks: list[dict[str, int]]) -> None:
+    links, before = LinkTotals(), 0
+    for look in looks:
+        feeds = [
+            msgspec.structs.replace(FEED, name=name, messages=count, undecodable=0, reconnects=0)
+            for name, count in look.items()
+        ]
+        total = links.totals(feeds).get("binance", (0, 0, 0))[0]
+        assert total >= max(before, sum(look.values()))
+        before = total
+
+
+@pytest.mark.asyncio
+async def test_health_names_symbols_that_the_product_list_does_not_have(daemon: Daemon, server: Server) -> None:
+    symbols = tuple(f"NO{number}/USDT" for number in range(12))
+    daemon.exchange = msgspec.structs.replace(daemon.exchange, unlisted=symbols)
+    found = await get(server, "/health")
+    assert found["status"] == "degraded"
+    assert found["reasons"] == [
+        *(f"{symbol} is not in the product list of binance" for symbol in symbols[:10]),
+        "2 more symbols are not in the product list of binance",
+    ]
+
+
+@pytest.mark.asyncio
+async def test_a_trouble_of_an_exchange_degrades_health_only_when_it_lasts(daemon: Daemon, server: Server) -> None:
+    quiet = daemon.exchange
+    hurt = msgspec.structs.replace(quiet, backfill_trouble="HTTP 503", products_trouble="HTTP 500")
+    now = daemon.set_clock.stands_at = daemon.clock.now()
+    for at, exchange, reasons in (
+        (0, hurt, []),
+        (LASTING_NS - 1, hurt, []),
+        (
+            LASTING_NS,
+            hurt,
+            [
+                "the product list of binance is in trouble: HTTP 500",
+                "the back-fill of binance is in trouble: HTTP 503",
+            ],
+        ),
+        (LASTING_NS + 1, quiet, []),
+        (LASTING_NS + 2, hurt, []),
+    ):
+        daemon.exchange, daemon.set_clock.stands_at = exchange, now + at
+        assert (await get(server, "/health"))["reasons"] == reasons
 
 
 @pytest.mark.asyncio
