@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -199,7 +200,11 @@ class Exchange:
         application.router.add_get("/", self._say)
         application.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(
-            application, access_log=None, shutdown_timeout=CLOSE_S, max_line_size=REQUEST_BYTES_MAX
+            application,
+            access_log=None,
+            logger=_http_log(),
+            shutdown_timeout=CLOSE_S,
+            max_line_size=REQUEST_BYTES_MAX,
         )
         await self._runner.setup()
         try:
@@ -419,6 +424,18 @@ class Exchange:
     def _response(self, reply: Reply, headers: Mapping[str, str]) -> web.Response:
         shown = {"Content-Type": "application/json", **headers, **reply.headers, RECORDING_HEADER: self.name}
         return web.Response(status=reply.status, body=reply.body, headers=shown)
+
+
+def _http_log() -> logging.Logger:
+    """The log of the HTTP server, without clients that left before they were answered: those are no errors."""
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.exc_info is None or not isinstance(record.exc_info[1], ConnectionError)
+
+    log = logging.getLogger("replay.exchange.http")
+    if not log.filters:
+        log.addFilter(is_error)
+    return log
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -506,3 +507,18 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(arguments: tuple[str, ...], 
     assert (running.returncode, out) == (code, "")
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_left_before_it_was_answered_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as here:
+        log = logging.getLogger("replay.exchange.http")
+        for error in (ConnectionResetError("Cannot write to closing transport"), ValueError("a defect")):
+            try:
+                raise error
+            except (ConnectionResetError, ValueError):
+                log.exception("Error handling request")
+        assert [record.exc_info[1].args for record in caplog.records if record.exc_info and record.exc_info[1]] == [
+            ("a defect",)
+        ]
+        assert here.exchange.dropped == {}
