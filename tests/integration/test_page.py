@@ -344,6 +344,11 @@ async def test_it_shows_what_was_lost_and_what_an_exchange_does_not_list(stage: 
     daemon.exchange = msgspec.structs.replace(daemon.exchange, trades_lost=205, unlisted=("ETH/USDT",))
     await window.shows("#feeds .exchange-line.error", "binance filled 415 · lost 205 · 1 gap open")
     await window.shows("#feeds .exchange-line.warn", "not listed: ETH/USDT")
+    now = daemon.clock.now()
+    for symbol in ("ETH/USDT", "BTC/USDT"):
+        daemon.report(FeedStatus("binance", symbol, "failed", "why", now, now, 1))
+    await window.shows("#feeds .row-bad", "BTC/USDT")
+    assert await window.page.locator("#feeds .row-bad").count() == 1  # what is not listed is said already
     daemon.exchange = none
     await window.until("() => !document.querySelector('#feeds .exchange-line')")
 

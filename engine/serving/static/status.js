@@ -136,6 +136,7 @@ export class Status {
       body("feeds").replaceChildren(empty("No feeds: nothing is listened to."), ...common);
       return;
     }
+    const unlisted = new Set(exchanges.flatMap((one) => one.unlisted.map((symbol) => `${one.exchange} ${symbol}`)));
     const cards = feeds.map((feed) => {
       const kind = GOOD.has(feed.state) ? "good" : WORKING.has(feed.state) ? "warn" : "bad";
       const card = make("article", kind === "bad" ? "card card-bad" : "card");
@@ -152,7 +153,7 @@ export class Status {
       return card;
     });
     const stalled = troubles
-      .filter((trouble) => trouble.symbol)
+      .filter(({ exchange, symbol }) => symbol && !unlisted.has(`${exchange} ${symbol}`))
       .slice(-LISTED)
       .reverse()
       .map((trouble) => {
