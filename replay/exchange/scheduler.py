@@ -92,7 +92,7 @@ class Scheduler:
         now = _now()
         faults = self._faults
         if faults is not None and (answers := faults.heard(client, text, now)) is not None:
-            self._deliver(client, answers)
+            self._deliver(client, answers, now)
             return
         self._see(client, now)
         session = client.session
@@ -102,7 +102,7 @@ class Scheduler:
         deliveries = faults.answer(client, text, answers_of_session, now) if faults is not None and said else None
         if deliveries is None:
             deliveries = [Delivery(frame_of(TEXT, answer)) for answer in answers_of_session]
-        self._deliver(client, deliveries)
+        self._deliver(client, deliveries, now)
         if session.streams is not before:
             self._subscribe(client, before, session.streams)
         for one in said:
@@ -195,24 +195,27 @@ class Scheduler:
         if deliveries is None:
             self.say(client, message.text)
         else:
-            self._deliver(client, deliveries)
+            self._deliver(client, deliveries, now)
 
-    def _deliver(self, client: Client, deliveries: Sequence[Delivery]) -> None:
+    def _deliver(self, client: Client, deliveries: Sequence[Delivery], now: float) -> None:
         for frames, delay_s in deliveries:
             if delay_s > 0.0:
-                self._delay(client, frames, delay_s)
+                self._delay(client, frames, now + delay_s)
             else:
                 self.write(client, frames)
 
-    def _delay(self, client: Client, frames: bytes, delay_s: float) -> None:
-        """Write later. What is due at one moment leaves in the order in which it came."""
+    def _delay(self, client: Client, frames: bytes, at: float) -> None:
+        """Write at a time of the loop. What is due at one moment leaves in the order in which it came.
+
+        The time is counted from the `now` that the faults were told: one that is read anew would be later by as long as the round
+        has taken, and a later round would overtake it.
+        """
         if self._delayed_bytes + len(frames) > DELAYED_BYTES_MAX:
             if not self._is_hurrying:
                 self._is_hurrying = True
                 self._log.warning("a fault delays too much; it is sent at once", bytes=self._delayed_bytes)
             self.write(client, frames)
             return
-        at = _now() + delay_s
         self._delayed_count += 1
         self._delayed_bytes += len(frames)
         heapq.heappush(self._delayed, (at, self._delayed_count, client, frames))
@@ -357,7 +360,7 @@ class Scheduler:
                 continue
             for frames, delay_s in deliveries:
                 if delay_s > 0.0:
-                    self._delay(client, frames, delay_s)
+                    self._delay(client, frames, now + delay_s)
                 else:
                     client.frames.append(frames)
 
