@@ -55,6 +55,7 @@ class Disk:
         self._wake = threading.Event()
         self._is_wanted = False
         self._is_stopping = False
+        self._reserving = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="journal", daemon=True)
 
     def start(self) -> None:
@@ -80,13 +81,14 @@ class Disk:
 
     def fresh(self, count: int) -> OpenSegment:
         """Return a segment without a name that has room for `count` records. Raises OSError."""
-        with self.switch:
-            prepared = self._prepared
-            if prepared is not None and prepared.capacity >= count:
-                self._prepared = None
-                return prepared
-        size = HEADER_BYTES + -(-count * RECORD_BYTES // HEADER_BYTES) * HEADER_BYTES
-        return self._reserve(max(size, self.segment_bytes))
+        with self._reserving:  # else two could share out the last room for one, and neither would have it
+            with self.switch:
+                prepared = self._prepared
+                if prepared is not None and prepared.capacity >= count:
+                    self._prepared = None
+                    return prepared
+            size = HEADER_BYTES + -(-count * RECORD_BYTES // HEADER_BYTES) * HEADER_BYTES
+            return self._reserve(max(size, self.segment_bytes))
 
     def discard(self, segment: OpenSegment) -> None:
         """Remove a segment that nothing was written to."""
@@ -168,7 +170,7 @@ class Disk:
             if self._is_wanted and not self._is_stopping:
                 self._is_wanted = False
                 # What fails here is tried again, and heard of, when the next segment is due.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError), self._reserving:
                     if self._prepared is None:
                         prepared = self._reserve(self.segment_bytes)
                         with self.switch:
