@@ -23,6 +23,7 @@ import pytest
 
 from engine.cli.command import build_parser
 from engine.config import Config, to_toml
+from store.record_code import compiled as compiled_journal
 from tests.commands import inside
 from tests.folding import COMMAND, LTC, QUOTES, TRADES, environment
 
@@ -67,7 +68,8 @@ def here(*arguments: str | Path, cwd: Path = LTC.parent, **settings: str) -> Don
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled() -> None:
-    """Compile what the commands need, so that no test hears of it."""
+    """Compile what the commands need, the journal's part too, so that no test hears of it."""
+    compiled_journal()
     assert here("replay", "--json").code == 0
 
 
