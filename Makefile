@@ -38,10 +38,11 @@ replay: $(READY)  ## fold the built-in recording as fast as it goes, and print i
 	@$(BIN)/tickfold replay
 
 # A module of tests stays on one processor, so that what it shares (a daemon, a browser) is made once. More than eight would get in
-# one another's way: many tests start a daemon and its exchange.
+# one another's way: many tests start a daemon and its exchange. In the order of the folders: the longest modules have few tests, and
+# would come last.
 test: lint browser  ## format, lint, types and tests: what has to pass before a commit
 	$(say) '== tests'
-	@$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadscope
+	@$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
 soak: $(DEV_STAMP)  ## the long variants of tests: 200 kills, long outages; half an hour or so
 	@$(BIN)/pytest -m soak
