@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +120,12 @@ class Feeding:
             (feed.add if command.verb == "add_symbol" else feed.remove)(symbol)
 
     async def stop(self, within_s: float) -> None:
-        """Stop all of them at once, each within its time."""
-        parts: list[Coroutine[Any, Any, None]] = [feed.stop() for feed in self._feeds]
+        """Stop all feeds at once, each within its time, then the loopback exchange: else it would be said to have hung up."""
+        await self._stop([feed.stop() for feed in self._feeds], within_s)
         if self._recording is not None:
-            parts.append(self._recording.stop())
+            await self._stop([self._recording.stop()], within_s)
+
+    async def _stop(self, parts: Sequence[Coroutine[Any, Any, None]], within_s: float) -> None:
         timed = [asyncio.wait_for(part, within_s) for part in parts]
         for stopped in await asyncio.gather(*timed, return_exceptions=True):
             if isinstance(stopped, BaseException):
