@@ -55,6 +55,13 @@ class _Api:
     history: Callable[[Mapping[str, str]], HistoryProtocol]
 
 
+def symbols_of(name: Venue, config: Config) -> tuple[str, ...]:
+    """Return the symbols that are configured for an exchange: its API's own, else the exchange's, else those of all feeds."""
+    own = config.coinbase_exchange.symbols if name == "coinbase" and config.coinbase.api == "exchange" else ()
+    venue: VenueConfig = getattr(config, name)
+    return own or venue.symbols or config.feeds.symbols
+
+
 def feed_of(
     name: Venue,
     config: Config,

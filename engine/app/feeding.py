@@ -18,7 +18,7 @@ from engine.fold import Fold
 from engine.health import ExchangeHealth, FeedHealth
 from engine.trade_ids import TradeIds
 from feeds.live import Feed, Inbox
-from feeds.venues import Venue, feed_of
+from feeds.venues import Venue, feed_of, symbols_of
 
 CHANGES = ("add_symbol", "remove_symbol")
 SHOWN = 20
@@ -87,7 +87,7 @@ class Feeding:
                 yield venue.exchange, _at(config, venue), list(venue.symbols)
         for name in config.feeds.run:
             if name != "replay":
-                yield name, config, list(getattr(config, name).symbols or config.feeds.symbols)
+                yield name, config, list(symbols_of(name, config))
 
     def gap(self, gap: Gap) -> None:
         """Have what is missing asked for."""

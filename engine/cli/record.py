@@ -81,7 +81,7 @@ class Session:
         from engine.clock import LiveClock
         from engine.errors import ConfigError
         from feeds.recorder import Recorder, recover
-        from feeds.venues import feed_of
+        from feeds.venues import feed_of, symbols_of
 
         self.minutes: float | None = options.minutes
         self.interrupted = False
@@ -104,7 +104,7 @@ class Session:
                 self.recovered.append(one)
                 self._unexported += [Path(one.path)] if one.path else []
             recorder = Recorder(options.dir, name=kind)
-            symbols = _symbols_of(name, options.symbols) or getattr(config, name).symbols or config.feeds.symbols
+            symbols = _named(name, options.symbols) or symbols_of(name, config)
             feed = feed_of(name, config, symbols, clock=self._clock, inbox=self, seed=config.engine.seed, raw=recorder)
             if not feed.symbols:
                 raise ConfigError(f"{', '.join(symbols) or 'no symbol'}: not in the product list of {name}")
@@ -225,7 +225,7 @@ class Session:
         ).rstrip()
 
 
-def _symbols_of(feed: str, symbols: Sequence[str]) -> tuple[str, ...]:
+def _named(feed: str, symbols: Sequence[str]) -> tuple[str, ...]:
     """Return those of the words that are meant for a feed: all that name no other one."""
     named = [symbol.partition(":") if symbol.partition(":")[0] in FEEDS else ("", "", symbol) for symbol in symbols]
     return tuple(symbol for exchange, _, symbol in named if exchange in ("", feed))
