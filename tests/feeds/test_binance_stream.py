@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from engine.errors import DecodeError
-from feeds.binance import BinanceDecoder
 from feeds.binance_stream import BinanceProtocol
 from feeds.speech import Acknowledged, Address, Answer, Rejected, ShuttingDown, Unexpected
 
@@ -99,26 +95,3 @@ def test_only_a_policy_violation_that_says_too_many_is_a_rate_limit() -> None:
     assert protocol().is_rate_limit(1008, "Too many requests")
     assert not protocol().is_rate_limit(1008, "Pong timeout")
     assert not protocol().is_rate_limit(1001, "too many")
-
-
-@settings(max_examples=60)
-@given(
-    st.binary()
-    | st.recursive(
-        st.none() | st.integers() | st.text(),
-        lambda inner: (
-            st.lists(inner)
-            | st.dictionaries(
-                st.sampled_from(["id", "result", "error", "code", "msg", "e", "data", "stream", "u"]), inner
-            )
-        ),
-        max_leaves=12,
-    ).map(lambda value: json.dumps(value).encode())
-)
-def test_whatever_the_decoder_finds_no_event_in_can_be_read(frame: bytes) -> None:
-    try:
-        events = BinanceDecoder({}).decode(frame, 0)
-    except DecodeError:
-        return
-    if not events:
-        protocol().read(frame)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from engine.errors import DecodeError
-from feeds.coinbase_exchange import CoinbaseExchangeDecoder
 from feeds.coinbase_exchange_stream import CoinbaseExchangeProtocol
 from feeds.speech import Address, Answer, Listed, Reached, Rejected, Unexpected
 
@@ -70,34 +66,3 @@ def test_each_known_answer_is_read_for_what_it_is(frame: str, answer: Answer | N
 def test_an_unknown_answer_says_what_was_expected_and_shows_what_came(frame: str) -> None:
     answer = PROTOCOL.read(frame.encode())
     assert answer == Unexpected(f"coinbase: expected a type, or an error with a message, came {frame}")
-
-
-WORDS = [
-    "type",
-    "channels",
-    "name",
-    "product_ids",
-    "product_id",
-    "last_trade_id",
-    "subscriptions",
-    "heartbeat",
-    "error",
-]
-
-
-@settings(max_examples=60)
-@given(
-    st.binary()
-    | st.recursive(
-        st.none() | st.integers() | st.text() | st.sampled_from(WORDS),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(WORDS), inner),
-        max_leaves=12,
-    ).map(lambda value: json.dumps(value).encode())
-)
-def test_whatever_the_decoder_finds_no_event_in_can_be_read(frame: bytes) -> None:
-    try:
-        events = CoinbaseExchangeDecoder({}).decode(frame, 0)
-    except DecodeError:
-        return
-    if not events:
-        PROTOCOL.read(frame)

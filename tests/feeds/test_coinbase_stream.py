@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from engine.errors import DecodeError
-from feeds.coinbase import CoinbaseDecoder
 from feeds.coinbase_stream import CoinbaseProtocol
 from feeds.speech import Address, Answer, Counted, Listed, Rejected, Unexpected
 
@@ -97,24 +93,3 @@ def test_only_a_policy_violation_that_speaks_of_a_rate_is_a_rate_limit() -> None
     assert PROTOCOL.is_rate_limit(1008, "too many requests")
     assert not PROTOCOL.is_rate_limit(1008, "subscribe within 5 seconds")
     assert not PROTOCOL.is_rate_limit(1001, "rate limit")
-
-
-WORDS = ["channel", "type", "events", "subscriptions", "sequence_num", "message", "heartbeats", "error", "ticker"]
-
-
-@settings(max_examples=60)
-@given(
-    st.binary()
-    | st.recursive(
-        st.none() | st.integers() | st.text() | st.sampled_from(WORDS),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(WORDS), inner),
-        max_leaves=12,
-    ).map(lambda value: json.dumps(value).encode())
-)
-def test_whatever_the_decoder_finds_no_event_in_can_be_read(frame: bytes) -> None:
-    try:
-        events = CoinbaseDecoder({}).decode(frame, 0)
-    except DecodeError:
-        return
-    if not events:
-        PROTOCOL.read(frame)

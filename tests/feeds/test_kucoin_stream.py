@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import DecodeError, FeedError
-from feeds.kucoin import KucoinDecoder
+from engine.errors import FeedError
 from feeds.kucoin_stream import KucoinProtocol
 from feeds.speech import Acknowledged, Address, Answer, Expired, Fetch, Greeted, Ponged, Rejected, Unexpected
 
@@ -127,27 +126,6 @@ def test_an_unknown_answer_says_what_was_expected_and_shows_what_came(frame: str
 )
 def test_an_answer_to_a_request_that_is_none_of_ours_is_unexpected(frame: str) -> None:
     assert PROTOCOL.read(frame.encode()) == Unexpected(f"kucoin: expected the id of a request of ours, came {frame}")
-
-
-WORDS = ["type", "id", "code", "data", "topic", "subject", "ack", "error", "welcome", "pong", "401"]
-
-
-@settings(max_examples=60)
-@given(
-    st.binary()
-    | st.recursive(
-        st.none() | st.integers() | st.text() | st.sampled_from(WORDS),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(WORDS), inner),
-        max_leaves=12,
-    ).map(lambda value: json.dumps(value).encode())
-)
-def test_whatever_the_decoder_finds_no_event_in_can_be_read(frame: bytes) -> None:
-    try:
-        events = KucoinDecoder({}).decode(frame, 0)
-    except DecodeError:
-        return
-    if not events:
-        PROTOCOL.read(frame)
 
 
 @settings(max_examples=60)
