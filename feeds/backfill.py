@@ -109,9 +109,9 @@ class Backfill:
         self._jobs: deque[GapJob] = deque()
         self._looks: dict[str, _Look] = {}
         self._before: dict[str, int | None] = {}
+        """Newest ids of symbols from before they fell mute."""
         self._skipped: dict[str, tuple[int, int]] = {}
         """By symbol the newest id of its history, where that has skipped some, and in how many looks it was."""
-        """Newest ids of symbols from before they fell mute."""
         self._ended: dict[str, list[Span]] = {}
         """Spans that were declared lost, as far as the ingress has not heard of it yet."""
         self._forgotten: dict[str, int] = {}
@@ -293,9 +293,8 @@ class Backfill:
 
     async def _try_job(self, session: aiohttp.ClientSession, job: GapJob) -> None:
         """Ask once for something of it, and end it if that was the last."""
-        self._forgotten[job.symbol] = self._taken.forgotten(
-            job.symbol
-        )  # all gaps of a turn of the loop were heard by now
+        # All gaps of a turn of the loop were heard by now.
+        self._forgotten[job.symbol] = self._taken.forgotten(job.symbol)
         self._settle(job)
         if job.left and self._give_up_ns:
             wanted = job.left[0]
