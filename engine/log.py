@@ -43,14 +43,20 @@ from engine.redact import redact
 
 REFUSED_SHOWN = 5
 LIFECYCLE = frozenset(
-    {"starting", "recovered", "warmed", "ready", "listening", "feed connected", "feed recovered", "snapshot", "stopping", "stopped"}
+    {"starting", "recovered", "warmed", "ready", "listening", "feed connected", "feed recovered", "feed filled", "snapshot", "stopping", "stopped"}
 )  # fmt: skip
 """What happens a few times in a daemon's life, and whoever watches it wants to see."""
 FIELD_CHARACTERS = 16_384
 LINE_BYTES = 65_536
 FIXED = ("time", "level", "event", "sequence")
 TRACEBACKS = ("exception", "traceback")
-FEED_LEVELS: Mapping[str, str] = {"connected": "info", "recovered": "info", "failed": "error", "lost": "error"}
+FEED_LEVELS: Mapping[str, str] = {
+    "connected": "info",
+    "recovered": "info",
+    "filled": "info",
+    "failed": "error",
+    "lost": "error",
+}
 """Levels of what a feed says of itself; what is not here is a warning."""
 
 
