@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.errors import ConfigError
+from engine.models.settings import MlflowConfig, ModelsConfig
 
 PREFIX = "TICKFOLD_"
 # Settings of the environment that are not configuration of the fold: where things lie on this machine.
@@ -219,7 +220,7 @@ class WatchdogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hold_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
 
 
-FOLD_SECTIONS = ("engine", "ingress", "features", "store", "strategies")
+FOLD_SECTIONS = ("engine", "ingress", "features", "store", "models", "strategies")
 """What the bits that a fold puts out depend on; the other sections say how the daemon goes about it."""
 
 
@@ -230,9 +231,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ingress: IngressConfig = IngressConfig()
     features: FeaturesConfig = FeaturesConfig()
     store: StoreConfig = StoreConfig()
+    models: ModelsConfig = ModelsConfig()
     strategies: StrategiesConfig = StrategiesConfig()
     data: DataConfig = DataConfig()
     journal: JournalConfig = JournalConfig()
+    mlflow: MlflowConfig = MlflowConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()
     feeds: FeedsConfig = FeedsConfig()
     binance: BinanceConfig = BinanceConfig()

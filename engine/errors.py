@@ -62,5 +62,9 @@ class ReplayError(EngineError):
     """A recording cannot be read, merged or replayed."""
 
 
+class ModelError(EngineError):
+    """A model cannot be built, kept or read."""
+
+
 class StrategyError(EngineError):
     """A strategy plugin cannot be loaded or is declared wrongly."""

@@ -111,8 +111,8 @@ class Heartbeat(Event, frozen=True, gc=False, tag=True):
 class Command(Event, frozen=True, gc=False, tag=True):
     """What an operator asked for: an input like any other, so that a replay obeys it at the same place."""
 
-    verb: Literal["resume", "park", "add_symbol", "remove_symbol", "snapshot"]
-    target: str  # the actor's name, or exchange:symbol; empty for a snapshot
+    verb: Literal["resume", "park", "add_symbol", "remove_symbol", "snapshot", "promote", "rollback", "pin", "unpin"]
+    target: str  # the actor's name, exchange:symbol, or MODEL[@VERSION] [EXCHANGE:SYMBOL]; empty for a snapshot
     timestamp: int
     received: int
     sequence: int = 0
@@ -134,6 +134,21 @@ class History(Event, frozen=True, gc=False, tag=True):
 
     phase: Literal["begins", "ends"]
     source: str
+    timestamp: int
+    received: int
+    sequence: int = 0
+
+
+class Answer(Event, frozen=True, gc=False, tag=True):
+    """What a worker process says to a row of features: an input, so that a replay of the journal needs no worker."""
+
+    model: str
+    version: str
+    exchange: str
+    symbol: str
+    asked: int  # sequence of the row
+    values: tuple[float, ...]  # probabilities by class, or one value; empty if the model failed or the row was let go of
+    error: str
     timestamp: int
     received: int
     sequence: int = 0
@@ -193,19 +208,26 @@ class FeatureEvent(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class Prediction(Event, frozen=True, gc=False, tag=True):
-    """What a model expects of (exchange, symbol) over `horizon_ns`, before the outcome exists."""
+    """What a model expects of (exchange, symbol) over `horizon`, before the outcome exists. `sequence` names it."""
 
     model: str
     version: str
     exchange: str
     symbol: str
-    horizon_ns: int
+    horizon_ns: int  # 0 of a horizon by trades or rows
     value: float  # of a regression; NaN of a classification
     probabilities: tuple[float, ...]  # of a classification, in the order of its classes; empty of a regression
     reference: float  # mid (or last price) that the outcome is measured from
     timestamp: int
     received: int
     sequence: int = 0
+    horizon: str = ""  # "60s", "100t", "10b"
+    classes: tuple[str, ...] = ()  # names, in the order of the probabilities
+    low: float = float("nan")  # interval of a regression, at the model's coverage
+    high: float = float("nan")
+    likely: tuple[str, ...] = ()  # set of classes of a classification, at the model's coverage
+    coverage: float = float("nan")
+    ready: bool = True  # the model has learned from as many outcomes as its warm-up asks for
 
 
 class Outcome(Event, frozen=True, gc=False, tag=True):
@@ -216,24 +238,28 @@ class Outcome(Event, frozen=True, gc=False, tag=True):
     exchange: str
     symbol: str
     prediction_sequence: int
-    value: float  # the realised target; NaN if void
-    score: float  # loss of the prediction made then; NaN if void
+    value: float  # the realised target (a class by its number); NaN if void
+    score: float  # loss of the prediction made then (Brier halved, or squared error); NaN if void
     timestamp: int
     received: int
     sequence: int = 0
+    reference: float = float("nan")  # the price that the prediction was made at, and the one that it came to
+    outcome: float = float("nan")
 
 
 class Drift(Event, frozen=True, gc=False, tag=True):
     """A detector says that a stream (a model's matured loss, a feature) is no longer what it was."""
 
     detector: str
-    stream: str
+    stream: str  # "MODEL:loss", "MODEL:prediction" or "MODEL:view:feature"
     exchange: str
     symbol: str
     statistic: float
     timestamp: int
     received: int
     sequence: int = 0
+    model: str = ""
+    started: str = ""  # version of the challenger that it started, if any
 
 
 class Promotion(Event, frozen=True, gc=False, tag=True):

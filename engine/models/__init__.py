@@ -1,0 +1,1 @@
+"""Models: what is predicted, learned, verified when its time has come, and replaced by proof."""
