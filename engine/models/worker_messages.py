@@ -10,10 +10,11 @@ from 1 on for each arm: a number that an arm has learned from already is passed 
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from engine.errors import ModelError
 from engine.models.settings import ModelConfig
 
 SIZE = struct.Struct("<I")
@@ -125,3 +126,15 @@ def frame(message: Request | Said) -> bytes:
     """Return a message as it travels, with its size before it."""
     body = _encoder.encode(message)
     return SIZE.pack(len(body)) + body
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """Return the body of the next message, None at the end of the stream. Raises ModelError for a size that no message has."""
+    head = stream.read(SIZE.size)
+    if len(head) < SIZE.size:
+        return None
+    size = SIZE.unpack(head)[0]
+    if size > FRAME_MAX:
+        raise ModelError(f"a message of {size} bytes: expected at most {FRAME_MAX}")
+    body = stream.read(size)
+    return body if len(body) == size else None
