@@ -102,6 +102,8 @@ def restore(fold: Fold, state: FoldState, keys: Iterable[KeyState]) -> None:
     for one in keys:
         if one.lane:
             fold.features.lane(one.key).restore(one.lane)
+        if one.models and fold.models is not None:
+            fold.models.restore(one.key, one.models)
         for kind, chains in one.chains.items():
             fold.digests[kind].put(chains)
     fold.become(state.gaps, state.signals, state.symbols, state.is_history)

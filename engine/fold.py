@@ -8,7 +8,8 @@ delivered, `now()` and the store's cursor stand at its input, so nothing later c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,15 +20,22 @@ from engine.block import Block, Keys
 from engine.digest import Digests
 from engine.errors import ConfigError, StrategyError
 from engine.events import (
+    Answer,
     Command,
     Configured,
+    Drift,
     Event,
     FeatureEvent,
     FeedStatus,
     Gap,
+    HandlerFailed,
     Heartbeat,
     History,
     Key,
+    Outcome,
+    Parked,
+    Prediction,
+    Promotion,
     Quote,
     Refused,
     Shed,
@@ -38,16 +46,21 @@ from engine.events import (
 from engine.indicator import Span
 from engine.ingress import BAD_PRICE, DUPLICATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
 from engine.input_digest import hash_inputs
+from engine.models.state import model_parts
 from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
 from engine.row_digests import RowsToHash
-from engine.state import ActorState, FoldState, KeyState, lane_digest, state_digest
+from engine.state import ActorState, FoldState, KeyState, key_digest, state_digest
 
-NOTICES = frozenset((Gap, Refused, WindowOverflow))
+if TYPE_CHECKING:
+    from engine.models.stage import ModelStage
+
+NOTICES = frozenset((Gap, Refused, WindowOverflow, Drift, Promotion, HandlerFailed, Parked))
 """What is reported when its turn has come, whether or not anybody hears it."""
-TOLD = (FeedStatus, Heartbeat, Command, Configured, History, Shed)
+TOLD = (FeedStatus, Heartbeat, Command, Configured, History, Shed, Answer)
 INPUTS = (Tick, Quote, Gap, *TOLD)
+MODEL_VERBS = ("promote", "rollback", "pin", "unpin")
 T = TypeVar("T", bound="Told")
-Told: TypeAlias = FeedStatus | Heartbeat | Command | Configured | History | Shed
+Told: TypeAlias = FeedStatus | Heartbeat | Command | Configured | History | Shed | Answer
 """Inputs that are not of the market: they reach the fold one by one."""
 
 
@@ -118,6 +131,7 @@ class Fold:
         features: Features,
         *,
         keys: Keys | None = None,
+        models: ModelStage | None = None,
         bus_limit: int = 10_000,
         digests: bool = False,
         report: Callable[[Any], None] | None = None,
@@ -125,6 +139,7 @@ class Fold:
     ) -> None:
         self.ingress = ingress
         self.features = features
+        self.models = models
         self.keys = Keys() if keys is None else keys
         self.report = report
         self.rows = rows
@@ -147,7 +162,7 @@ class Fold:
         """Hears the number of a key whose state is about to change; a snapshot that is being taken copies it then."""
         self._current: Any = Heartbeat(0, 0)
         self._places = features.program.places
-        self._outbox = Outbox(self.bus, features.views)
+        self._outbox = Outbox(self.bus, features.views, 0 if models is None else len(models.specs))
         self._reports: list[Any] = []
         features.cursor = self.sequence
 
@@ -201,7 +216,12 @@ class Fold:
     def become(self, gaps: int, signals: int, symbols: Mapping[str, bool], is_history: bool) -> None:
         """Take over counts and switches of a snapshot."""
         self._gaps, self.signals, self.symbols = gaps, signals, dict(symbols)
+        self._mute(is_history)
+
+    def _mute(self, is_history: bool) -> None:
         self.is_history = self.bus.muted = is_history
+        if self.models is not None:
+            self.models.mute(is_history)
 
     def _stamp(self) -> tuple[int, int, int]:
         return self._current.timestamp, self._current.received, self._current.sequence
@@ -275,6 +295,10 @@ class Fold:
             return
         if event.verb in ("park", "resume"):
             self.supervisor.check(event)
+        elif event.verb in MODEL_VERBS:
+            if self.models is None:
+                raise ConfigError(f"{event.verb} {event.target!r}: expected a fold with models; models.run names none")
+            self.models.check(event)
         elif event.verb in ("add_symbol", "remove_symbol") and not all(event.target.partition(":")):
             raise ConfigError(f"{event.verb} {event.target!r}: expected exchange:symbol, such as binance:BTC/USDT")
 
@@ -303,12 +327,33 @@ class Fold:
         elif isinstance(event, Configured):
             self.configured = event
         elif isinstance(event, History):
-            self.is_history = self.bus.muted = event.phase == "begins"
+            self._mute(event.phase == "begins")
             self.bus.refresh()
-        if self.report is not None and not isinstance(event, Heartbeat):
+        if self.report is not None and not isinstance(event, (Heartbeat, Answer)):
             self._reports.append(event)
         self.bus.send(event)
+        for brought in self._of_models(event):
+            if self.report is not None and type(brought) in NOTICES:
+                self._reports.append(brought)
+            self.bus.send(brought)
         self._give_out()
+
+    def _of_models(self, event: Told) -> Iterable[Any]:
+        """Let the models obey; return the events that it brought about."""
+        if self.models is None:
+            return ()
+        if isinstance(event, Command) and event.verb in MODEL_VERBS:
+            for code in range(len(self.keys)):
+                if self.before_change is not None:
+                    self.before_change(code)
+            return self.models.obey(event)
+        if isinstance(event, Answer):
+            found = self.keys.find((event.exchange, event.symbol))
+            if self.before_change is not None and found is not None:
+                self.before_change(found)
+            served = self.models.answer(event, self._digests["predictions"] if self.is_digested else None)
+            return () if served is None else (served,)
+        return ()
 
     def push(self, block: Block) -> None:
         """Admit market inputs and fold them, in their order. The keys in the block are numbers of `self.keys`."""
@@ -420,10 +465,26 @@ class Fold:
         for rank, (view, place) in enumerate(self._places.items(), FIRST_VIEW_RANK):
             if count := fresh[place.scope]:
                 self._outbox.add_features(key, lane, view, rank, place.scope, place.columns, count)
+        if self.models is not None:
+            self._run_models(self.models, key, lane, columns, fresh)
         for row, span in overflows:
             times = columns[1].item(row), columns[2].item(row), columns[3].item(row)
             event = WindowOverflow(*key, span.text, self.features.window_ticks_max, *times)
             self._tell(event.sequence, self._outbox.last_rank, event, key)
+
+    def _run_models(self, models: ModelStage, key: Key, lane: Lane, columns: Columns, fresh: list[int]) -> None:
+        """Let the models of a key learn and predict; queue what is due of it."""
+        bus, digests = self.bus, self._digests["predictions"] if self.is_digested else None
+        hears = {"predictions": bool(bus.routes(Prediction, key)), "outcomes": bool(bus.routes(Outcome, key))}
+        for number, due in models.run(key, lane, columns, fresh, digests, **hears):
+            wanted = [
+                (one.sequence, one.event, routes)
+                for one in due
+                if (routes := bus.routes(type(one.event), key)) or (one.is_news and self.report is not None)
+            ]
+            if wanted:
+                sequences, events, hearing = zip(*wanted, strict=True)
+                self._outbox.add_in_order(sequences, self._outbox.first_model_rank + number, events, hearing)
 
     def _tell(self, sequence: int, rank: int, event: Any, key: Key) -> None:
         """Queue an event of the engine's own for who hears it, and for the report."""
@@ -456,12 +517,12 @@ class Fold:
     def state_digest(self) -> str:
         """Hash all that a restart must know."""
         codes = [code for code in range(len(self.keys)) if self.ingress.has_input(code)]
-        lanes = {self.keys[code]: self.lane_digest(self.features.lane(self.keys[code]).copy()) for code in codes}
-        return state_digest(self.state(), lanes)
+        keys = {self.keys[code]: self.key_digest(self._key_copy(code)) for code in codes}
+        return state_digest(self.state(), keys)
 
-    def lane_digest(self, lane: Mapping[str, npt.NDArray[Any]]) -> bytes:
-        """Hash the arrays of one key's lane."""
-        return lane_digest(self.features.state_parts(lane))
+    def key_digest(self, state: KeyState) -> bytes:
+        """Hash one key's lane and models."""
+        return key_digest(chain(self.features.state_parts(state.lane), model_parts(state.models)))
 
     # -- its state
 
@@ -483,15 +544,24 @@ class Fold:
             actors=tuple(
                 ActorState(one.name, one.listening, *one.record(), one.actor.snapshot()) for one in supervised
             ),
-            chains={kind: self._digests[kind].states() for kind in ("predictions", "signals")},
+            chains={"signals": self._digests["signals"].states()},
         )
 
     def key_state(self, code: int, *, has_lane: bool, room: npt.NDArray[np.float64] | None = None) -> KeyState:
-        """Copy one key's own, with `has_lane` its arena and rows too: into `room` if that fits."""
+        """Copy one key's own, with `has_lane` its arena, rows and models too: the arena into `room` if that fits."""
         key = self.keys[code]
         self._rows_to_hash.hash(code)
+        names = () if self.models is None else [spec.name for spec in self.models.specs]
         chains = {
             "inputs": self._digests["inputs"].states([key]),
             "features": self._digests["features"].states([(view, *key) for view in self.features.views]),
+            "predictions": self._digests["predictions"].states([(name, *key) for name in names]),
         }
-        return KeyState(key, self.features.lane(key).copy(room) if has_lane else {}, chains)
+        return self._key_copy(code, chains, room) if has_lane else KeyState(key, {}, chains)
+
+    def _key_copy(
+        self, code: int, chains: dict[str, Any] | None = None, room: npt.NDArray[np.float64] | None = None
+    ) -> KeyState:
+        key = self.keys[code]
+        models = {} if self.models is None else self.models.arrays(key)
+        return KeyState(key, self.features.lane(key).copy(room), chains or {}, models)

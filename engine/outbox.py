@@ -1,7 +1,7 @@
 """The outbox: events that are due to those who listen, built out of rows and put into the order of their inputs.
 
-For one input that order is: gap, tick or quote, the features of each view in the order of the views, overflow of a window. Where
-nobody listens nothing is built.
+For one input that order is: gap, tick or quote, the features of each view in the order of the views, what each model has to say (outcomes,
+drifts and promotions, its prediction), overflow of a window. Where nobody listens nothing is built.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ class FeatureRows(Protocol):
 class Outbox:
     """Collects what is due of one block."""
 
-    def __init__(self, bus: Bus, views: Sequence[str]) -> None:
+    def __init__(self, bus: Bus, views: Sequence[str], models: int = 0) -> None:
         self._bus = bus
-        self._ranks = FIRST_VIEW_RANK + len(views) + 1
+        self.first_model_rank = FIRST_VIEW_RANK + len(views)
+        self._ranks = self.first_model_rank + models + 1
         self.last_rank = self._ranks - 1
         self._places: list[npt.NDArray[np.int64]] = []
         self._events: list[Any] = []
@@ -48,6 +49,13 @@ class Outbox:
         """Add one event, if somebody hears it or it is wanted anyway."""
         if routes or anyway:
             self._extend(np.array([sequence * self._ranks + rank]), [event], [routes])
+
+    def add_in_order(
+        self, sequences: Sequence[int], rank: int, events: Sequence[Any], routes: Sequence[Routes]
+    ) -> None:
+        """Add events of one rank, in the order in which they are to be delivered."""
+        if events:
+            self._extend(np.array(sequences) * self._ranks + rank, events, routes)
 
     def add_inputs(self, key: Key, columns: Columns, kind: npt.NDArray[np.uint8], ids: npt.NDArray[np.int64]) -> None:
         """Add the ticks and quotes of one key. Late ones go to those who hear history only."""

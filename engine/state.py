@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -29,11 +29,12 @@ class ActorState(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class KeyState:
-    """One key: its lane's arrays (none while it has no input) and its chains by kind."""
+    """One key: its lane's arrays and its models' (none while it has no input), and its chains by kind."""
 
     key: Key
     lane: dict[str, npt.NDArray[Any]]
     chains: dict[str, list[ChainState]]
+    models: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,15 @@ class FoldState:
     chains: dict[str, list[ChainState]]
 
 
-def lane_digest(parts: Iterable[bytes]) -> bytes:
-    """Hash one key's arena and newest rows."""
+def key_digest(parts: Iterable[bytes]) -> bytes:
+    """Hash one key's arena and newest rows, then its models."""
     total = hashlib.sha256()
     update(total, parts)
     return total.digest()
 
 
 def state_digest(state: FoldState, lanes: Mapping[Key, bytes]) -> str:
-    """Hash all that a restart must know, key by key in order: arenas and newest rows (`lanes`), ids; then the strategies' states."""
+    """Hash all that a restart must know, key by key in order: arenas, newest rows and models (`lanes`), ids; then the strategies' states."""
     total = hashlib.sha256()
     for key, code in sorted((key, code) for code, key in enumerate(state.keys)):
         if key not in lanes:
@@ -83,6 +84,6 @@ def chain_digests(state: FoldState, keyed: Mapping[str, Iterable[ChainState]]) -
     return {
         "inputs": hexdigest_of(keyed["inputs"]),
         "features": hexdigest_of(keyed["features"]),
-        "predictions": hexdigest_of(state.chains["predictions"]),
+        "predictions": hexdigest_of(keyed["predictions"]),
         "signals": hexdigest_of(state.chains["signals"]),
     }

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,19 @@ from engine.errors import ConfigError, ReplayError
 from engine.events import Key
 from engine.fold import Fold
 from engine.ingress import Ingress
+from engine.models.spec import ModelSpec, resolve_models
 from engine.plugin import import_file
 from replay.merge import merge
 from replay.sources import Source
 from store.builtin import builtin_views, resolve
 from store.expression import parse
-from store.program import program_of
+from store.layout import STAMPS
+from store.program import Program, program_of
 from store.ring import OnlineStore
 from store.schema import FeatureView
+
+if TYPE_CHECKING:
+    from engine.models.stage import ModelStage
 
 PACED_SLICE_NS = 20_000_000  # of wall time: how finely a paced replay is cut
 
@@ -94,9 +99,11 @@ def build_fold(
     report: Callable[[Any], None] | None = None,
     rows: Callable[[str, Key, npt.NDArray[np.int64], npt.NDArray[np.float64]], None] | None = None,
     begins: bool = True,
+    models: Sequence[ModelSpec] | None = None,
 ) -> Fold:
-    """Return a fold of the configured views and these strategies, started and ready for its first input.
+    """Return a fold of the configured views, models and these strategies, started and ready for its first input.
 
+    models: those to run instead of the configured ones.
     Without `begins` its strategies are not started: it is going to become what a snapshot was taken of.
 
     Raises ConfigError for a strategy that subscribes to a view that is not computed.
@@ -109,7 +116,10 @@ def build_fold(
         window_ticks_max=config.features.window_ticks_max,
     )
     ingress = Ingress(max_ahead_ns=config.ingress.max_ahead_ns, not_contiguous=config.ingress.not_contiguous)
-    fold = Fold(ingress, store, keys=keys, bus_limit=config.engine.bus_limit, digests=digests, report=report, rows=rows)
+    fold = Fold(
+        ingress, store, keys=keys, models=_stage(config, program, models), bus_limit=config.engine.bus_limit, digests=digests,
+        report=report, rows=rows,
+    )  # fmt: skip
     for strategy in strategies:
         for topic in strategy.subscribes:
             if isinstance(topic, str) and topic not in store.views:
@@ -123,6 +133,19 @@ def build_fold(
     if begins:
         fold.start()
     return fold
+
+
+def _stage(config: Config, program: Program, models: Sequence[ModelSpec] | None) -> ModelStage | None:
+    """Return the models' stage of a fold, None where no model runs."""
+    specs = resolve_models(config.models, program.places) if models is None else models
+    if not specs:
+        return None
+    from engine.models.build import make_arm
+    from engine.models.stage import ModelStage
+
+    return ModelStage(
+        specs, config.models, places=program.places, stamps=STAMPS, seed=config.engine.seed, make=make_arm
+    )
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,10 @@ class Lane:
         """(stamps, columns) x slots of one clock, all of them; the stamps are int64 in these bytes."""
         return self._floats[scope]
 
+    def table_ids(self, scope: int) -> npt.NDArray[np.int64]:
+        """The bytes of `table` as int64: what the stamps are."""
+        return self._stamps[scope]
+
     def ready_from(self, view: str) -> int:
         """The number (from 0) of the first row of a view at which it was ready; NO_LIMIT while it is not."""
         first = int(self._ids[self.program.places[view].ready_slot])

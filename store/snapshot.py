@@ -30,7 +30,7 @@ from engine.events import Configured, Key
 from engine.state import ActorState, FoldState, KeyState
 
 MAGIC = b"TFSNAP\r\n"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".snap"
 SECTION = struct.Struct("<IIQ")
 SECTION_MAX = 1 << 30  # of a head: what is larger was never written by us
@@ -69,10 +69,11 @@ class FileHead(msgspec.Struct, frozen=True):
 
 
 class KeyHead(msgspec.Struct, frozen=True, tag=True):
-    """The head of a key's section; arrays: the lane's by name, then the open chunks."""
+    """The head of a key's section; arrays: the lane's and the models' by name, then the open chunks."""
 
     key: Key
     lane: tuple[ArrayHead, ...]
+    models: tuple[ArrayHead, ...]
     chains: tuple[Chained, ...]
 
 
@@ -120,9 +121,12 @@ class SnapshotWriter:
     def add_key(self, state: KeyState) -> None:
         """Append a key. Raises JournalError if the disk is full."""
         chains, chunks = _chained(state.chains)
-        lane = [np.ascontiguousarray(array) for array in state.lane.values()]
-        heads = tuple(_array_head(name, array) for name, array in zip(state.lane, lane, strict=True))
-        self.add(KeyHead(state.key, heads, chains), [*map(_bytes, lane), *chunks])
+        lane, models = (
+            {name: np.ascontiguousarray(array) for name, array in group.items()} for group in (state.lane, state.models)
+        )
+        heads = [tuple(_array_head(name, array) for name, array in group.items()) for group in (lane, models)]
+        arrays = [*lane.values(), *models.values()]
+        self.add(KeyHead(state.key, *heads, chains), [*map(_bytes, arrays), *chunks])
 
     def finish(self, state: FoldState) -> Path:
         """Append the fold's own part, and put the file under its name."""
@@ -323,12 +327,13 @@ def _chains(heads: tuple[Chained, ...], data: memoryview) -> dict[str, list[Chai
 
 def _key_state(head: KeyHead, data: memoryview) -> KeyState:
     lane, rest = _arrays(head.lane, data)
-    return KeyState(head.key, lane, _chains(head.chains, rest))
+    models, rest = _arrays(head.models, rest)
+    return KeyState(head.key, lane, _chains(head.chains, rest), models)
 
 
 def _fold_state(head: FoldHead, data: memoryview) -> FoldState:
     arrays, rest = _arrays(head.arrays, data)
-    chains = {kind: found for kind, found in _chains(head.chains, rest).items() if kind in ("predictions", "signals")}
+    chains = {kind: found for kind, found in _chains(head.chains, rest).items() if kind == "signals"}
     return FoldState(
         head.sequence, head.timestamp, head.received, head.keys, arrays["ingress"], arrays["counts"], head.gaps, head.signals,
         head.round, head.is_history, head.symbols, head.actors, chains,

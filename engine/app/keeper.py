@@ -43,7 +43,7 @@ INLINE_BYTES = 4 << 20
 """Open digest chunks that are hashed on the loop, which takes 2 to 4 ms; larger ones by the thread."""
 SHARE = 100
 """A digest is made anew once this many times its cost has passed."""
-KEYED = ("inputs", "features")
+KEYED = ("inputs", "features", "predictions")
 
 
 class End(Enum):
@@ -272,7 +272,7 @@ class Keeper:
             for one in _until_end(copies):
                 writer.add_key(one)
                 if one.lane:
-                    lanes[one.key] = self._fold.lane_digest(one.lane)
+                    lanes[one.key] = self._fold.key_digest(one)
             if sync:
                 # A snapshot that outlived the journal behind it in a power cut would be of inputs that nobody knows.
                 self._journal.sync()

@@ -35,6 +35,7 @@ class Failure:
     handler: str  # "learn" or "predict"
     error: str
     traceback: str
+    in_a_row: int = 1
 
 
 class Arm(Protocol):

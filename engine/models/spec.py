@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,19 +59,33 @@ class ModelSpec:
         return (self.config.algorithm, *self.config.challengers)
 
 
-def resolve_models(config: ModelsConfig) -> tuple[ModelSpec, ...]:
-    """Return the models that a configuration asks for: built in or defined in it. Raises ConfigError for any that cannot be."""
+ALL_BUILT_IN = "built-in"
+"""In `models.run`: the built-in models whose views are computed."""
+
+
+def resolve_models(config: ModelsConfig, views: Collection[str]) -> tuple[ModelSpec, ...]:
+    """Return the models that a configuration asks for: built in or defined in it. `views` are those that are computed.
+
+    Raises ConfigError for any that cannot be.
+    """
     if taken := sorted(set(config.define) & set(BUILT_IN)):
         raise ConfigError(f"models.define.{taken[0]}: that name is a built-in model's")
-    if twice := sorted({name for name in config.run if config.run.count(name) > 1}):
-        raise ConfigError(f"models.run: {twice[0]!r} is given twice")
     known = {**BUILT_IN, **config.define}
-    found = []
+    needed = {text.partition(":")[0] for text in ON_TICKS}
+    wanted: list[str] = []
     for name in config.run:
+        if name != ALL_BUILT_IN:
+            wanted.append(name)
+        elif needed <= set(views):
+            wanted += BUILT_IN
+    if twice := sorted({name for name in wanted if wanted.count(name) > 1}):
+        raise ConfigError(f"models.run: {twice[0]!r} is given twice")
+    found = []
+    for name in wanted:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"models.run: {name!r}: expected one of {', '.join(known)}{hint}")
+            raise ConfigError(f"models.run: {name!r}: expected {ALL_BUILT_IN}, or one of {', '.join(known)}{hint}")
         found.append(resolve_model(name, known[name]))
     return tuple(found)
 
@@ -79,7 +93,7 @@ def resolve_models(config: ModelsConfig) -> tuple[ModelSpec, ...]:
 def resolve_model(name: str, config: ModelConfig) -> ModelSpec:
     """Return one model as its configuration means it. Raises ConfigError that names the key."""
     where = f"models.define.{name}"
-    if not name.replace("_", "").isalnum() or not name.isascii():
+    if name == ALL_BUILT_IN or not name.replace("_", "").isalnum() or not name.isascii():
         raise ConfigError(f"{where}: expected a name of letters, digits and underscores")
     features = []
     for text in config.features:

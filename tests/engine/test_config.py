@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.config import Config, load, to_toml
 from engine.errors import ConfigError
 from engine.indicators import highest, lowest, rsi
 from engine.indicators.arithmetic import difference
+from engine.models.spec import resolve_model
 from replay.driver import views_of
 from store.builtin import builtin_views
 from store.schema import Clock
@@ -24,7 +26,7 @@ from store.schema import Clock
 SHIPPED = Path(__file__).parents[2] / "config.toml"
 DEFAULTS: dict[str, dict[str, Any]] = msgspec.to_builtins(Config())
 # Tables that are empty by default: config.toml shows them as a comment.
-OPEN_TABLES = {("features", "define"), ("strategies", "parameters")}
+OPEN_TABLES = {("features", "define"), ("strategies", "parameters"), ("models", "define")}
 
 
 def keys() -> Iterator[tuple[str, str]]:
@@ -77,13 +79,15 @@ def test_config_toml_loads_as_the_built_in_defaults() -> None:
 
 def test_the_examples_that_config_toml_shows_as_comments_are_valid() -> None:
     lines = SHIPPED.read_text(encoding="utf-8").splitlines()
-    shown = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
-    begins = [at for at, line in enumerate(shown) if line.startswith("[")]
-    text = "\n".join(line for at in begins for line in shown[at : at + 3] if line.startswith("[") or " = " in line)
+    starts = [at for at, line in enumerate(lines) if line.startswith("# [")]
+    examples = [list(takewhile(lambda line: line.startswith("# "), lines[at:])) for at in starts]
+    text = "\n".join(line.removeprefix("# ") for example in examples for line in example)
     config = msgspec.convert(tomllib.loads(text), Config)
     (view,) = [view for view in views_of(with_views(config, *config.features.define)) if view.name == "fast"]
     assert view.ticking == Clock("ticks", 100)
     assert config.strategies.parameters == {"order_flow_imbalance": {"threshold": 0.6}}
+    model = resolve_model("up_60s", config.models.define["up_60s"])
+    assert (model.target.classes, model.horizon.ns) == (("down", "up"), 60_000_000_000)
 
 
 def with_views(config: Config, *names: str) -> Config:
@@ -111,7 +115,7 @@ def with_views(config: Config, *names: str) -> Config:
         ("[store]\nring_row = 64", "store.ring_row = 64: no such key; did you mean ring_rows?"),
         ("[store]\nxyz = 64", "store.xyz = 64: no such key; there are ring_rows, block_rows"),
         ("[feature]\nviews = []", "[feature]: no such section; did you mean features?"),
-        ("[zzz]", "[zzz]: no such section; there are engine, ingress, features, store, strategies, data, journal, snapshots, feeds, binance, coinbase, coinbase_exchange, kucoin, server, log, watchdog"),
+        ("[zzz]", "[zzz]: no such section; there are engine, ingress, features, store, models, strategies, data, journal, mlflow, snapshots, feeds, binance, coinbase, coinbase_exchange, kucoin, server, log, watchdog"),
         (
             '[binance]\nstreams = ["trade", "aggTrade"]',
             "binance.streams = ['trade', 'aggTrade']: expected one of trade and aggTrade, whose ids count apart",

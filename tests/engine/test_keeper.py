@@ -199,7 +199,7 @@ def test_a_key_whose_first_input_comes_after_the_capture_is_no_part_of_it() -> N
     fold.push(block_of(fold.keys, [trade(late, price=5.0)]))
     while capture.step():
         pass
-    lanes = {one.key: fold.lane_digest(one.lane) for one in taken if one.lane}
+    lanes = {one.key: fold.key_digest(one) for one in taken if one.lane}
     assert set(lanes) == {BTC}
     assert state_digest(capture.state, lanes) == then
 

@@ -120,8 +120,8 @@ def test_what_is_captured_while_the_fold_goes_on_is_of_one_sequence(tmp_path: Pa
     assert again.digest() == at_once
     push(again, 1000, 3000, 100)
     assert again.digest() == whole
-    keyed = {kind: list(chains_of(path, kind)) for kind in ("inputs", "features")}
-    lanes = {one.key: fold.lane_digest(one.lane) for one in taken}
+    keyed = {kind: list(chains_of(path, kind)) for kind in ("inputs", "features", "predictions")}
+    lanes = {one.key: fold.key_digest(one) for one in taken}
     assert {**chain_digests(capture.state, keyed), "state": state_digest(capture.state, lanes)} == at_once
 
 

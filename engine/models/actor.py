@@ -1,0 +1,555 @@
+"""The actor of one model for one key: a ledger, the arms that learn and predict side by side on it, and who of them is champion.
+
+At each row of features, in this order: what has matured is verified and learned from; promotions and drifts that this decides take
+place; then every arm predicts, and what the champion says is served. A block is worked through in three compiled passes (timeline,
+arms, judge); the bits are those of one row at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import ModelError
+from engine.events import Answer, Drift, HandlerFailed, Key, Parked, Promotion
+from engine.models import judge, timeline
+from engine.models.arm import Arm, Batch, Failure
+from engine.models.baselines import baselines_size
+from engine.models.conformal import conformal_new
+from engine.models.contest import (
+    contest_enter,
+    contest_hold,
+    contest_leave,
+    contest_new,
+    contest_promote,
+    contest_rollback,
+    previous_of,
+    retiring,
+    standing,
+)
+from engine.models.drift import drift_new
+from engine.models.layout import (
+    LABEL,
+    OUTCOME,
+    REFERENCE,
+    SEQUENCE,
+    SERVED,
+    SLOT,
+    SPREAD,
+    STATUS,
+    STEP_RECEIVED,
+    STEP_SEQUENCE,
+    STEP_TIMESTAMP,
+    UPTO,
+    VARIANCE,
+    VOID,
+    WAITING,
+)
+from engine.models.score import score_size
+from engine.models.shared import Shared
+from engine.models.target import CUSTOM
+from engine.models.worker import WorkerArm
+
+LEDGER_START = 64
+MARKS = 64
+"""Newest drifts and promotions that are kept for display."""
+Mark = tuple[int, int, str]
+
+
+class Seat(msgspec.Struct):
+    """A version in its place among the arms."""
+
+    version: str
+    algorithm: dict[str, Any]
+    since: int  # sequence of the input at which it began; 0: from the start
+    parked: str = ""  # why it is heard no more; empty while it is
+    learned: int = 0  # outcomes that it has learned from
+    failed: int = 0  # ever
+
+
+class Standing(msgspec.Struct):
+    """What of an actor is no array: kept in its snapshots."""
+
+    seats: list[Seat | None]
+    next_version: int
+    is_pinned: bool = False
+    predictions: int = 0
+    outcomes: int = 0
+    drifts: int = 0
+    promotions: int = 0
+    late_answers: int = 0
+    marks: list[Mark] = []
+
+
+@dataclass(frozen=True)
+class Decided:
+    """An event that a step brought about, besides outcomes and predictions."""
+
+    step: int
+    event: Any
+
+
+class ModelActor:
+    """One model, one key. Nothing outside of it is changed by what it does."""
+
+    def __init__(self, shared: Shared, key: Key) -> None:
+        self.shared = shared
+        self.key = key
+        spec, target = shared.spec, shared.spec.target
+        self.state = timeline.new_timeline(len(spec.features))
+        self.ids = self.state.view(np.int64)
+        self._put_ledger(np.full((LEDGER_START, shared.layout.width), np.nan))
+        self.baselines = np.zeros(baselines_size(target.kind, target.outputs))
+        self.scores = np.zeros((shared.arms, score_size(target.kind, target.outputs)))
+        fresh = conformal_new(spec.config.coverage)
+        self.conformal = np.repeat(fresh[None, :], shared.arms, axis=0)
+        self.contest = contest_new(shared.arms, is_bounded=shared.is_class)
+        contest_hold(self.contest, spec.config.promote == "manual")
+        self.drift = drift_new(len(spec.features))
+        self.position = np.full(judge.POSITION, -1, np.int64)
+        self.position[judge.CHAMPION] = 0
+        self.standing = Standing([None] * shared.arms, 1)
+        self.arms: list[Arm | None] = [None] * shared.arms
+        for arm, algorithm in enumerate(spec.algorithms):
+            self._seat(arm, algorithm, 0)
+        self.position[judge.SPLIT] = self._split()
+        self.newest = (-1, 0)
+        """(slot, sequence) of the newest served prediction."""
+        self.busy_ns = 0
+        self.rows = 0
+        self.count = 0
+        self.answer_count = 0
+
+    # -- one block
+
+    def run(self, lane: Any, columns: tuple[npt.NDArray[Any], ...], count: int) -> list[Decided]:
+        """Work through the inputs of a block and the `count` rows of features that came of them; return what was decided.
+
+        columns: as a lane takes them. Afterwards `shared.steps`, `said` and `answers` hold what happened, until the next `run` of an
+        actor of this model.
+        """
+        shared = self.shared
+        waiting = self.ids.item(timeline.ASKED) - self.ids.item(timeline.ANSWERED)
+        if waiting + count >= len(self.ledger):
+            self._grow(waiting + count + 1)
+        if count > len(shared.steps) or waiting + count > len(shared.answers):
+            shared.make_room(max(count, 1), max(waiting + count, 1))
+        outcome, timestamp, received, sequence, price, _, side, ask, _ = columns
+        table = lane.table(shared.scope)
+        self.answer_count = shared.walk(
+            self.state, self.ids, self.ledger, self.ledger_ids, shared.steps, shared.answers, shared.clock_ints,
+            shared.clock_floats, outcome, timestamp, received, sequence, price, side, ask if len(ask) else price,
+            table, lane.table_ids(shared.scope), shared.where, lane.position(shared.scope) - count, count,
+        )  # fmt: skip
+        self.count = count
+        if not count:
+            return []
+        decided: list[Decided] = []
+        if shared.spec.target.kind == CUSTOM and self.answer_count:
+            self._label(decided)
+        self._learn_and_predict(decided)
+        if shared.spec.target.is_supervised:
+            self._judge(decided)
+        else:
+            self._serve_unsupervised()
+        self._note_served()
+        return decided
+
+    def batch(self) -> Batch:
+        """What the newest block meant to the arms."""
+        shared = self.shared
+        return Batch(
+            shared.layout, self.ledger, self.ledger_ids, shared.steps[: self.count], shared.answers[: self.answer_count]
+        )
+
+    def _learn_and_predict(self, decided: list[Decided]) -> None:
+        batch = self.batch()
+        for number, arm in enumerate(self.arms):
+            if arm is not None:
+                self._run_arm(number, arm, batch, 0, decided)
+
+    def _run_arm(self, number: int, arm: Arm, batch: Batch, first: int, decided: list[Decided]) -> None:
+        failures = arm.run(batch, self.shared.layout.out_at(number), first)
+        seat = self.standing.seats[number]
+        assert seat is not None
+        seat.learned += int(self.answer_count if not first else self.answer_count - self.shared.steps[first - 1, UPTO])
+        for failure in failures:
+            decided.append(Decided(failure.step, self._failed(seat, failure)))
+        parked = getattr(arm, "parked", "")
+        if parked and not seat.parked:
+            seat.parked = parked
+            step = failures[-1].step if failures else 0
+            decided.append(Decided(step, Parked(self._name(seat), parked, *self._stamp(step))))
+
+    def _failed(self, seat: Seat, failure: Failure) -> HandlerFailed:
+        seat.failed += 1
+        stamp = self._stamp(failure.step)
+        return HandlerFailed(
+            self._name(seat), failure.handler, failure.error, failure.traceback, failure.in_a_row, *stamp
+        )
+
+    def _label(self, decided: list[Decided]) -> None:
+        """Have a custom target name the labels of this batch's answers. What is no finite number is void; an error is heard of."""
+        label = self.shared.spec.target.label
+        assert label is not None
+        upto = self.shared.steps[: self.count, UPTO]
+        for number, slot in enumerate(self.shared.answers[: self.answer_count].tolist()):
+            row, ids = self.ledger[slot], self.ledger_ids[slot]
+            if ids[STATUS] == VOID:
+                continue
+            row[LABEL] = np.nan
+            try:
+                found = float(label(row.item(REFERENCE), row.item(OUTCOME), row.item(SPREAD), row.item(VARIANCE)))
+                row[LABEL] = found if np.isfinite(found) else np.nan
+            except Exception as error:
+                step = int(np.searchsorted(upto, number, side="right"))
+                said = traceback.format_exception_only(error)[-1].strip()
+                text = "".join(traceback.format_exception(error))
+                decided.append(Decided(step, HandlerFailed(self.name, "label", said, text, 1, *self._stamp(step))))
+            if np.isnan(row[LABEL]):
+                ids[STATUS] = VOID
+                self.ids[timeline.VOIDS] += 1
+
+    def _judge(self, decided: list[Decided]) -> None:
+        shared, position = self.shared, self.position
+        position[judge.AT_STEP] = position[judge.AT_ANSWER] = 0
+        while shared.judge(
+            self.ledger, self.ledger_ids, shared.steps, shared.answers, self.count, position, self.ids, self.baselines, self.scores,
+            self.conformal, self.contest, self.drift, shared.losses, shared.nets, shared.judge_ints, shared.judge_floats,
+            shared.said,
+        ):  # fmt: skip
+            step, winner, drifted = position[[judge.AT_STEP, judge.WINNER, judge.DRIFTED]].tolist()
+            if winner >= 0:
+                decided.append(Decided(step, self._promote(winner, self._evidence(winner), self._stamp(step))))
+            if drifted >= 0:
+                self._drifted(drifted, step, decided)
+        decided.sort(key=lambda one: one.step)
+
+    def _serve_unsupervised(self) -> None:
+        shared = self.shared
+        champion = int(self.position[judge.CHAMPION])
+        out_at = shared.layout.out_at(champion)
+        for step, slot in enumerate(shared.steps[: self.count, SLOT].tolist()):
+            shared.said[step] = np.nan
+            if slot >= 0 and not np.isnan(self.ledger[slot, out_at]):
+                self.ledger_ids[slot, SERVED] = champion
+                shared.said[step, 0] = self.ledger[slot, out_at]
+
+    def _note_served(self) -> None:
+        shared = self.shared
+        if self.count == 1:
+            served = shared.said.item(0, 0)
+            if served == served:  # noqa: PLR0124 - not NaN
+                self.standing.predictions += 1
+                self.newest = shared.steps.item(0, SLOT), shared.steps.item(0, STEP_SEQUENCE)
+        else:
+            steps = np.flatnonzero(~np.isnan(shared.said[: self.count, 0]))
+            if len(steps):
+                self.standing.predictions += len(steps)
+                self.newest = int(shared.steps[steps[-1], SLOT]), int(shared.steps[steps[-1], STEP_SEQUENCE])
+        if self.answer_count:
+            self.standing.outcomes += int(shared.steps[self.count - 1, UPTO])
+
+    # -- versions
+
+    def _seat(self, arm: int, algorithm: Mapping[str, Any], since: int, *, by_drift: bool = False) -> Seat:
+        """Begin a version in a free place."""
+        shared, standing = self.shared, self.standing
+        version = str(standing.next_version)
+        standing.next_version += 1
+        seat = standing.seats[arm] = Seat(version, dict(algorithm), since)
+        self.arms[arm] = self._make(algorithm, version)
+        self.scores[arm] = 0.0
+        self.conformal[arm] = conformal_new(shared.spec.config.coverage)
+        if arm != self.position[judge.CHAMPION]:
+            contest_enter(self.contest, arm, shared.spec.config.warm_up, by_drift=by_drift)
+        return seat
+
+    def _make(self, algorithm: Mapping[str, Any], version: str) -> Arm:
+        shared, seed = self.shared, self._seed(version)
+        if shared.requests is not None:
+            return shared.requests.arm(*self.key, version, algorithm, shared.spec, seed)
+        return shared.make(algorithm, shared.spec, shared.layout, seed)
+
+    def _seed(self, version: str) -> int:
+        """A seed of this version's own, the same on every machine."""
+        text = f"{self.shared.seed} {self.shared.spec.name} {version} {self.key[0]} {self.key[1]}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+    def _split(self) -> int:
+        """The arm that serves here in a split by symbol, -1 if none does."""
+        split = self.shared.spec.config.split
+        share = int.from_bytes(hashlib.sha256("\0".join(self.key).encode()).digest()[:8], "little") / (1 << 64)
+        arm = int(split.version) - 1
+        return arm if share < split.share and arm < len(self.shared.spec.algorithms) else -1
+
+    def _evidence(self, arm: int) -> str:
+        """Say by what an arm replaces the champion."""
+        found = standing(self.contest, arm)
+        what = "rolled back, " if arm == previous_of(self.contest) else ""
+        return (
+            f"{what}E {found.e_value:.4g} >= {found.threshold:.4g} after {found.pairs} pairs, "
+            f"loss lower by {found.mean_difference:.3g}"
+        )
+
+    def _promote(self, arm: int, reason: str, stamp: tuple[int, int, int]) -> Promotion:
+        """Make an arm champion. The one before stays in its shadow, unless this takes back a promotion."""
+        before, after = self.version_of(self.champion), self.version_of(arm)
+        if arm == previous_of(self.contest):
+            contest_rollback(self.contest)
+        else:
+            contest_promote(self.contest, arm)
+        self.position[judge.CHAMPION] = arm
+        self.position[judge.SPLIT] = -1
+        self.standing.promotions += 1
+        self._mark(stamp, f"promotion {before} -> {after}: {reason}")
+        return Promotion(self.shared.spec.name, before, after, *self.key, reason, *stamp)
+
+    def _drifted(self, stream: int, step: int, decided: list[Decided]) -> None:
+        spec, standing, stamp = self.shared.spec, self.standing, self._stamp(step)
+        name = ("loss", "prediction", *spec.names)[stream]
+        standing.drifts += 1
+        started = ""
+        if spec.config.on_drift == "challenger":
+            arm = self._place_for_challenger()
+            if arm >= 0:
+                champion = standing.seats[int(self.position[judge.CHAMPION])]
+                assert champion is not None
+                started = self._seat(arm, champion.algorithm, stamp[2], by_drift=True).version
+                fresh = self.arms[arm]
+                assert fresh is not None
+                self._run_arm(arm, fresh, self.batch(), step + 1, decided)
+        statistic = float(self.drift[0])
+        self._mark(stamp, f"drift of {name}" + (f", version {started} started" if started else ""))
+        decided.append(
+            Decided(
+                step,
+                Drift("drift", f"{spec.name}:{name}", *self.key, statistic, *stamp, model=spec.name, started=started),
+            )
+        )
+
+    def _place_for_challenger(self) -> int:
+        """A free place, or that of the challenger that is retired for it; -1 if there is neither."""
+        seats = self.standing.seats
+        if None in seats:
+            return seats.index(None)
+        # Nor one whose predictions were served and wait for their outcome, which is told by its version.
+        serving = set(self._held().view(np.int64)[:, SERVED].tolist())
+        arm = retiring(self.contest)
+        if arm < 0 or arm in {self.split, *serving}:
+            return -1
+        contest_leave(self.contest, arm)
+        self._silence(arm)
+        return arm
+
+    def _silence(self, arm: int) -> None:
+        """What an arm said before it was replaced is not the new one's."""
+        at = self.shared.layout.out_at(arm)
+        self.ledger[:, at : at + self.shared.layout.outputs + 1] = np.nan
+
+    def _mark(self, stamp: tuple[int, int, int], text: str) -> None:
+        marks = self.standing.marks
+        marks.append((stamp[2], stamp[1], text))
+        del marks[:-MARKS]
+
+    def _stamp(self, step: int) -> tuple[int, int, int]:
+        row = self.shared.steps[step]
+        return int(row[STEP_TIMESTAMP]), int(row[STEP_RECEIVED]), int(row[STEP_SEQUENCE])
+
+    def _name(self, seat: Seat) -> str:
+        return f"{self.shared.spec.name}@{seat.version} {self.key[0]}:{self.key[1]}"
+
+    # -- commands
+
+    def arm_of(self, version: str) -> int:
+        """Return the place of a version, -1 if it does not run."""
+        return next(
+            (arm for arm, seat in enumerate(self.standing.seats) if seat is not None and seat.version == version), -1
+        )
+
+    def version_of(self, arm: int) -> str:
+        """Return the version in a place; empty if there is none."""
+        seat = self.standing.seats[arm] if arm >= 0 else None
+        return "" if seat is None else seat.version
+
+    def versions(self) -> tuple[str, ...]:
+        """The version in each place; empty where there is none."""
+        return tuple("" if seat is None else seat.version for seat in self.standing.seats)
+
+    @property
+    def name(self) -> str:
+        """Of the model and its key."""
+        return f"{self.shared.spec.name} {self.key[0]}:{self.key[1]}"
+
+    @property
+    def split(self) -> int:
+        """The arm that serves here instead of the champion, -1 if none does."""
+        return int(self.position[judge.SPLIT])
+
+    @property
+    def champion(self) -> int:
+        """The champion's place."""
+        return int(self.position[judge.CHAMPION])
+
+    def promote(self, version: str, stamp: tuple[int, int, int]) -> Promotion | None:
+        """Make a version champion by command; None if it is already."""
+        arm = self.arm_of(version)
+        return None if arm in (-1, self.champion) else self._promote(arm, "by command", stamp)
+
+    def roll_back(self, stamp: tuple[int, int, int]) -> Promotion | None:
+        """Make the champion before champion again, by command; None if there is none."""
+        previous = previous_of(self.contest)
+        return None if previous < 0 else self._promote(previous, "rolled back by command", stamp)
+
+    def pin(self, is_pinned: bool) -> None:
+        """Keep the champion whatever the evidence, or no longer."""
+        self.standing.is_pinned = is_pinned
+        contest_hold(self.contest, is_pinned or self.shared.spec.config.promote == "manual")
+
+    # -- answers of workers
+
+    def answer(self, event: Answer) -> bool:
+        """Take in what a worker said to a row; return whether that is served now. Late ones are counted."""
+        shared = self.shared
+        arm = self.arm_of(event.version)
+        slot = self._slot_asked(event.asked)
+        if arm >= 0 and isinstance(asker := self.arms[arm], WorkerArm):
+            asker.answered(event)
+        if arm < 0 or slot < 0 or len(event.values) != shared.layout.outputs:
+            self.standing.late_answers += 1
+            return False
+        out_at = shared.layout.out_at(arm)
+        row, ids = self.ledger[slot], self.ledger_ids[slot]
+        row[out_at : out_at + shared.layout.outputs] = event.values
+        serves = int(self.position[judge.SPLIT]) if self.position[judge.SPLIT] >= 0 else self.champion
+        is_served = arm == serves and ids[SERVED] < 0
+        if len(shared.said) < 1:
+            shared.make_room(1, 1)
+        shared.answered(
+            row, ids, arm if is_served else -1, out_at, shared.layout.outputs, shared.is_class, self.conformal[arm],
+            shared.said[0],
+        )  # fmt: skip
+        if is_served:
+            self.standing.predictions += 1
+            self.newest = slot, event.asked
+        return is_served
+
+    def _slot_asked(self, sequence: int) -> int:
+        """The slot of the ledger row that was asked for at an input, -1 if it does not wait any more."""
+        first, end = int(self.ids[timeline.ANSWERED]), int(self.ids[timeline.ASKED])
+        mask = len(self.ledger) - 1
+        low, high = first, end
+        while low < high:
+            middle = (low + high) // 2
+            if self.ledger_ids[middle & mask, SEQUENCE] < sequence:
+                low = middle + 1
+            else:
+                high = middle
+        slot = low & mask
+        if low >= end or self.ledger_ids[slot, SEQUENCE] != sequence or self.ledger_ids[slot, STATUS] != WAITING:
+            return -1
+        return slot
+
+    # -- memory and state
+
+    def _put_ledger(self, ledger: npt.NDArray[np.float64]) -> None:
+        self.ledger = ledger
+        self.ledger_ids = ledger.view(np.int64)
+
+    def _grow(self, rows: int) -> None:
+        """Let the ring of the ledger hold so many rows."""
+        larger = np.full((1 << rows.bit_length(), self.ledger.shape[1]), np.nan)
+        held = self._held()
+        numbers = np.arange(self.ids[timeline.ASKED] - len(held), self.ids[timeline.ASKED])
+        larger[numbers & (len(larger) - 1)] = held
+        slot, sequence = self.newest
+        if slot >= 0:
+            kept = self.ledger[slot].copy()
+            found = np.flatnonzero(larger.view(np.int64)[:, SEQUENCE] == sequence)
+            if not len(found) and self.ledger_ids[slot, SEQUENCE] == sequence:
+                # The newest prediction was answered already: it lies before the oldest that waits.
+                place = int(self.ids[timeline.ANSWERED] - 1) & (len(larger) - 1)
+                larger[place] = kept
+                found = np.array([place])
+            self.newest = (int(found[0]), sequence) if len(found) else (-1, 0)
+        self._put_ledger(larger)
+
+    def _held(self) -> npt.NDArray[np.float64]:
+        """Copy the rows that were asked and are not answered, oldest first."""
+        numbers = np.arange(self.ids[timeline.ANSWERED], self.ids[timeline.ASKED])
+        held: npt.NDArray[np.float64] = self.ledger[numbers & (len(self.ledger) - 1)]
+        return held
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the actor takes, its models included."""
+        own = sum(
+            array.nbytes
+            for array in (
+                self.state,
+                self.ledger,
+                self.baselines,
+                self.scores,
+                self.conformal,
+                self.contest,
+                self.drift,
+            )
+        )
+        return own + sum(arm.memory for arm in self.arms if arm is not None)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy all that a restart must know, as arrays by name. What ends in "pickle" is no part of the state's digest."""
+        found = {
+            "timeline": self.state.copy(),
+            "ledger": self._held(),
+            "baselines": self.baselines.copy(),
+            "scores": self.scores.copy(),
+            "conformal": self.conformal.copy(),
+            "contest": self.contest.copy(),
+            "drift": self.drift.copy(),
+            "position": self.position[[judge.CHAMPION, judge.SPLIT]].copy(),
+            "standing": np.frombuffer(msgspec.msgpack.encode(self.standing), np.uint8).copy(),
+        }
+        for number, arm in enumerate(self.arms):
+            if arm is not None:
+                found |= {f"arm {number} {name}": array for name, array in arm.arrays().items()}
+        return found
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Become what `arrays` was made of. Raises ModelError if it was made by another definition."""
+        try:
+            self._restore(arrays)
+        except (KeyError, ValueError, msgspec.MsgspecError) as error:
+            raise ModelError(
+                f"model {self.shared.spec.name} of {' '.join(self.key)}: a snapshot of another definition: {error}"
+            ) from error
+
+    def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        for name, array in (
+            ("timeline", self.state), ("baselines", self.baselines), ("scores", self.scores), ("conformal", self.conformal),
+            ("contest", self.contest), ("drift", self.drift),
+        ):  # fmt: skip
+            array[...] = arrays[name]
+        self.position[[judge.CHAMPION, judge.SPLIT]] = arrays["position"]
+        self.standing = msgspec.msgpack.decode(arrays["standing"].tobytes(), type=Standing)
+        held = arrays["ledger"]
+        ledger = np.full((max(LEDGER_START, 1 << (len(held) + 1).bit_length()), self.shared.layout.width), np.nan)
+        numbers = np.arange(self.ids[timeline.ANSWERED], self.ids[timeline.ASKED])
+        ledger[numbers & (len(ledger) - 1)] = held
+        self._put_ledger(ledger)
+        self.newest = (-1, 0)
+        for number, seat in enumerate(self.standing.seats):
+            self.arms[number] = None
+            if seat is None:
+                continue
+            arm = self._make(seat.algorithm, seat.version)
+            prefix = f"arm {number} "
+            arm.restore({name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)})
+            self.arms[number] = arm

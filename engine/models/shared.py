@@ -1,0 +1,88 @@
+"""What the actors of one model share: its specification as numbers, its compiled passes, and memory that is used for one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.models import judge, timeline
+from engine.models.arm import Arm
+from engine.models.baselines import baselines_width
+from engine.models.layout import STEP, Layout
+from engine.models.settings import ModelsConfig
+from engine.models.spec import ModelSpec
+from engine.models.worker import Requests
+
+NEVER = 1 << 60
+
+ArmMaker = Callable[[Mapping[str, Any], ModelSpec, Layout, int], Arm]
+"""(algorithm, spec, layout, seed) -> arm"""
+
+
+class Shared:
+    """One model's numbers and scratch memory. `where`: rows of the features in the table of their clock, `scope`."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        config: ModelsConfig,
+        *,
+        scope: int,
+        where: npt.NDArray[np.int64],
+        seed: int,
+        make: ArmMaker,
+        requests: Requests | None = None,
+    ) -> None:
+        self.spec = spec
+        self.config = config
+        self.scope = scope
+        self.where = where
+        self.seed = seed
+        self.make = make
+        self.requests = requests
+        """Where the arms live in worker processes: what they want of them."""
+        target, own = spec.target, spec.config
+        self.is_class = bool(target.classes)
+        self.arms = max(config.arms_max, len(spec.algorithms))
+        width = baselines_width(target.kind, target.outputs) if target.is_supervised else 0
+        self.layout = Layout(len(spec.features), target.outputs, width, self.arms)
+        self.clock_ints = np.zeros(8, np.int64)
+        for at, value in {
+            timeline.P_TARGET: target.kind,
+            timeline.P_HORIZON: spec.horizon.kind,
+            timeline.P_COUNT: spec.horizon.count,
+            timeline.P_STALE_NS: round(own.staleness_s * 1e9),
+            timeline.P_MISSING: timeline.MISSING[own.missing],
+            timeline.P_LEDGER_MAX: config.ledger_rows,
+            timeline.P_WARM_UP: own.warm_up,
+            timeline.P_IN_SPREADS: own.band_unit == "spreads",
+        }.items():
+            self.clock_ints[at] = value
+        self.clock_floats = np.array([own.band, own.fee_bps])
+        self.judge_ints = np.array(
+            [target.kind, target.outputs, self.is_class, len(spec.features), width, own.pairs_min], np.int64
+        )
+        self.judge_floats = np.array([own.fee_bps, own.coverage, own.alpha, own.margin_bps])
+        self.walk = timeline.walker()
+        self.judge, self.answered = judge.compiled()
+        self.losses = np.full(self.arms, np.nan)
+        self.nets = np.full(self.arms, np.nan)
+        self.steps = np.empty((0, STEP), np.int64)
+        self.said = np.empty((0, target.outputs + 3))
+        self.answers = np.empty(0, np.int64)
+
+    def mute(self, is_history: bool) -> None:
+        """While recorded ticks are folded as history, predictions are learned from and not scored."""
+        self.clock_ints[timeline.P_WARM_UP] = NEVER if is_history else self.spec.config.warm_up
+
+    def make_room(self, steps: int, answers: int) -> None:
+        """Have scratch memory for so many steps and answers."""
+        if len(self.steps) < steps:
+            size = 1 << (steps - 1).bit_length()
+            self.steps = np.empty((size, STEP), np.int64)
+            self.said = np.empty((size, self.said.shape[1]))
+        if len(self.answers) < answers:
+            self.answers = np.empty(1 << (answers - 1).bit_length(), np.int64)

@@ -1,0 +1,330 @@
+"""The models' stage of the fold: all actors of all models, key by key, between the features and the strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.digest import Digests
+from engine.errors import ConfigError
+from engine.events import Answer, Command, Key, Outcome, Prediction, Promotion
+from engine.models.actor import Decided, ModelActor
+from engine.models.arm import Arm, Batch
+from engine.models.layout import (
+    CLASSES,
+    HIGH,
+    IS_READY,
+    LABEL,
+    LOW,
+    OUTCOME,
+    OUTCOME_RECEIVED,
+    OUTCOME_TIMESTAMP,
+    REFERENCE,
+    SEQUENCE,
+    SERVED,
+    SLOT,
+    STEP_RECEIVED,
+    STEP_SEQUENCE,
+    STEP_TIMESTAMP,
+    UPTO,
+)
+from engine.models.settings import ModelsConfig
+from engine.models.shared import ArmMaker, Shared
+from engine.models.spec import ModelSpec
+from engine.models.standing import Standing, standing_of
+from engine.models.worker import Requests
+
+VERBS = ("promote", "rollback", "pin", "unpin")
+
+
+@dataclass(frozen=True)
+class Due:
+    """An event that is due at an input, and whether it is reported even where nobody hears it."""
+
+    sequence: int
+    event: Any
+    is_news: bool
+
+
+class ModelStage:
+    """Runs the models of every key. It is given rows of features and inputs, and gives events; nothing else reaches it.
+
+    places: where each view's columns are, as a feature program says. make: builds an arm of its algorithm.
+    Raises ConfigError for a model whose features are not computed, or are on more than one clock.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ModelSpec],
+        config: ModelsConfig,
+        *,
+        places: Mapping[str, Any],
+        stamps: int,
+        seed: int,
+        make: ArmMaker,
+    ) -> None:
+        self.specs = tuple(specs)
+        in_workers = any(spec.config.place == "worker" for spec in self.specs)
+        self.requests = Requests(config) if in_workers else None
+        """What models in worker processes want of them; None where there are none."""
+        self.models = [
+            Shared(spec, config, seed=seed, make=make, requests=self._requests_for(spec), **_where(spec, places, stamps))
+            for spec in self.specs
+        ]
+        self.actors: dict[Key, list[ModelActor]] = {}
+        self.is_history = False
+        self.timer: Callable[[], int] | None = None
+        """Of the shell's, ns: what a model takes, for display only."""
+        self.matured: Callable[[ModelSpec, Key, Batch, tuple[str, ...]], None] | None = None
+        """An effect that hears the answers of each batch, and the versions by arm; the arrays are valid until it returns."""
+
+    def _requests_for(self, spec: ModelSpec) -> Requests | None:
+        return self.requests if spec.config.place == "worker" else None
+
+    # -- inputs
+
+    def run(
+        self,
+        key: Key,
+        lane: Any,
+        columns: tuple[npt.NDArray[Any], ...],
+        fresh: Sequence[int],
+        digests: Digests | None,
+        *,
+        predictions: bool,
+        outcomes: bool,
+    ) -> Iterator[tuple[int, list[Due]]]:
+        """Work through one block of one key; yield (model's number, what is due in order) for each model that has something.
+
+        predictions, outcomes: whether somebody hears them; where nobody does, none are built.
+        """
+        actors = self.actors.get(key)
+        if actors is None:
+            actors = self.actors[key] = [ModelActor(shared, key) for shared in self.models]
+        timer = self.timer
+        for number, actor in enumerate(actors):
+            count = fresh[actor.shared.scope]
+            began = 0 if timer is None else timer()
+            decided = actor.run(lane, columns, count)
+            if timer is not None:
+                actor.busy_ns += timer() - began
+                actor.rows += count
+            if not count:
+                continue
+            if digests is not None:
+                self._digest(actor, digests)
+            if self.matured is not None and actor.answer_count:
+                self.matured(actor.shared.spec, key, actor.batch(), actor.versions())
+            if decided or predictions or outcomes:
+                yield number, list(_due(actor, decided, predictions=predictions, outcomes=outcomes))
+
+    def _digest(self, actor: ModelActor, digests: Digests) -> None:
+        shared, count = actor.shared, actor.count
+        said, steps = shared.said[:count], shared.steps[:count]
+        if count > 1:
+            served = ~np.isnan(said[:, 0])
+            said, steps = said[served], steps[served]
+        elif said[0, 0] != said[0, 0]:
+            return
+        digests.add((shared.spec.name, *actor.key), steps[:, STEP_TIMESTAMP], said.T)
+
+    def mute(self, is_history: bool) -> None:
+        """While recorded ticks are folded as history, nothing that is predicted is scored."""
+        self.is_history = is_history
+        for shared in self.models:
+            shared.mute(is_history)
+
+    # -- told inputs
+
+    def check(self, command: Command) -> None:
+        """Raise ConfigError for a command that cannot be obeyed: a model, version or key that is not there."""
+        for actor, version in self._meant(command):
+            if command.verb == "promote" and actor.arm_of(version) < 0:
+                running = ", ".join(seat.version for seat in actor.standing.seats if seat is not None)
+                raise ConfigError(f"promote {command.target!r}: {actor.name} runs the versions {running}")
+
+    def obey(self, command: Command) -> list[Promotion]:
+        """Do what a command says; return what came of it."""
+        stamp = (command.timestamp, command.received, command.sequence)
+        found: list[Promotion | None] = []
+        for actor, version in self._meant(command):
+            if command.verb == "promote":
+                found.append(actor.promote(version, stamp))
+            elif command.verb == "rollback":
+                found.append(actor.roll_back(stamp))
+            else:
+                if command.verb == "pin" and version:
+                    found.append(actor.promote(version, stamp))
+                actor.pin(command.verb == "pin")
+        return [one for one in found if one is not None]
+
+    def _meant(self, command: Command) -> list[tuple[ModelActor, str]]:
+        """The actors that a target means, MODEL[@VERSION] [EXCHANGE:SYMBOL], and the version that it names."""
+        model, _, place = command.target.strip().partition(" ")
+        name, _, version = model.partition("@")
+        names = [spec.name for spec in self.specs]
+        if name not in names:
+            raise ConfigError(f"{command.verb} {command.target!r}: expected one of {', '.join(names) or 'no models'}")
+        if command.verb == "promote" and not version:
+            raise ConfigError(f"promote {command.target!r}: expected MODEL@VERSION, such as {name}@2")
+        exchange, _, symbol = place.strip().partition(":")
+        keys = list(self.actors) if not place.strip() else [(exchange, symbol)]
+        if unknown := [key for key in keys if key not in self.actors]:
+            known = ", ".join(":".join(key) for key in self.actors) or "none so far"
+            raise ConfigError(
+                f"{command.verb} {command.target!r}: no model of {':'.join(unknown[0])}; there are {known}"
+            )
+        if not keys:
+            raise ConfigError(f"{command.verb} {command.target!r}: no key has had an input yet")
+        return [(self.actors[key][names.index(name)], version) for key in keys]
+
+    def answer(self, event: Answer, digests: Digests | None) -> Prediction | None:
+        """Take in what a worker said; return the prediction if it is served."""
+        actor = next(
+            (a for a in self.actors.get((event.exchange, event.symbol), ()) if a.shared.spec.name == event.model), None
+        )
+        if actor is None or not actor.answer(event):
+            return None
+        slot, _ = actor.newest
+        row, ids = actor.ledger[slot], actor.ledger_ids[slot]
+        if digests is not None:
+            outputs = actor.shared.layout.outputs
+            said = actor.shared.said[0, : outputs + 3]
+            digests.add((event.model, *actor.key), ids[[1]], said[:, None])
+        return _prediction(actor, row, ids, event.timestamp, event.received, event.sequence)
+
+    # -- what readers see
+
+    def latest(self, model: str, exchange: str, symbol: str) -> Prediction | None:
+        """Return the newest prediction that was served, None if there is none."""
+        for actor in self.actors.get((exchange, symbol), ()):
+            slot, sequence = actor.newest
+            if actor.shared.spec.name == model and slot >= 0 and actor.ledger_ids[slot, SEQUENCE] == sequence:
+                ids = actor.ledger_ids[slot]
+                return _prediction(actor, actor.ledger[slot], ids, int(ids[1]), int(ids[2]), sequence)
+        return None
+
+    def arm(self, model: str, exchange: str, symbol: str, version: str) -> Arm | None:
+        """Return a version of a key's model, None if it does not run."""
+        for actor in self.actors.get((exchange, symbol), ()):
+            if actor.shared.spec.name == model and (place := actor.arm_of(version)) >= 0:
+                return actor.arms[place]
+        return None
+
+    def standings(self) -> list[Standing]:
+        """Return how each model of each key stands, in the order of the keys and models."""
+        return [standing_of(actor) for actors in self.actors.values() for actor in actors]
+
+    # -- state
+
+    def arrays(self, key: Key) -> dict[str, npt.NDArray[Any]]:
+        """Copy what a restart must know of one key's models."""
+        return {
+            f"{actor.shared.spec.name} {name}": array
+            for actor in self.actors.get(key, ())
+            for name, array in actor.arrays().items()
+        }
+
+    def restore(self, key: Key, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Become what `arrays` was made of, for one key. Raises ModelError if it was made by another definition."""
+        if not arrays:
+            return
+        actors = self.actors[key] = [ModelActor(shared, key) for shared in self.models]
+        for actor in actors:
+            prefix = f"{actor.shared.spec.name} "
+            actor.restore(
+                {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            )
+
+    def memory(self) -> int:
+        """Bytes that all models take now."""
+        return sum(actor.memory for actors in self.actors.values() for actor in actors)
+
+
+def _where(spec: ModelSpec, places: Mapping[str, Any], stamps: int) -> dict[str, Any]:
+    """Which clock a model's features are on, and in which rows of its table they lie."""
+    key = f"models.define.{spec.name}.features"
+    rows: list[int] = []
+    clocks: dict[int, str] = {}
+    for view, feature in spec.features:
+        if view not in places:
+            raise ConfigError(f"{key}: {view}:{feature}: that view is not computed; there are {', '.join(places)}")
+        place = places[view]
+        if feature not in place.columns:
+            raise ConfigError(f"{key}: {view} has no feature {feature!r}; it has {', '.join(place.columns)}")
+        clocks.setdefault(place.scope, view)
+        rows.append(stamps + place.first_column + place.columns[feature])
+    if len(clocks) > 1:
+        views = " and ".join(sorted(clocks.values()))
+        raise ConfigError(f"{key}: {views} are on different clocks; a model predicts at each row of one clock")
+    return {"scope": next(iter(clocks)), "where": np.array(rows, np.int64)}
+
+
+def _due(actor: ModelActor, decided: list[Decided], *, predictions: bool, outcomes: bool) -> Iterator[Due]:
+    """Yield what a block brought about, step by step: outcomes, decisions, the prediction."""
+    shared, at, answer = actor.shared, 0, 0
+    for step in range(actor.count):
+        stamps = shared.steps[step]
+        sequence = int(stamps[STEP_SEQUENCE])
+        if outcomes:
+            while answer < stamps[UPTO]:
+                slot = int(shared.answers[answer])
+                answer += 1
+                found = _outcome(actor, actor.ledger[slot], actor.ledger_ids[slot], sequence)
+                if found is not None:
+                    yield Due(sequence, found, False)
+        while at < len(decided) and decided[at].step == step:
+            yield Due(sequence, decided[at].event, True)
+            at += 1
+        if predictions and shared.said[step, 0] == shared.said[step, 0]:
+            slot = int(stamps[SLOT])
+            times = int(stamps[STEP_TIMESTAMP]), int(stamps[STEP_RECEIVED]), sequence
+            yield Due(sequence, _prediction(actor, actor.ledger[slot], actor.ledger_ids[slot], *times), False)
+
+
+def _prediction(
+    actor: ModelActor,
+    row: npt.NDArray[np.float64],
+    ids: npt.NDArray[np.int64],
+    timestamp: int,
+    received: int,
+    sequence: int,
+) -> Prediction:
+    shared = actor.shared
+    spec, arm = shared.spec, int(ids[SERVED])
+    out_at = shared.layout.out_at(arm)
+    said = tuple(row[out_at : out_at + shared.layout.outputs].tolist())
+    names = spec.target.classes
+    mask = int(row[CLASSES]) if shared.is_class and row[CLASSES] == row[CLASSES] else 0
+    return Prediction(
+        spec.name, actor.version_of(arm), *actor.key, spec.horizon.ns, float("nan") if shared.is_class else said[0],
+        said if shared.is_class else (), row.item(REFERENCE), timestamp, received, sequence, spec.horizon.text, names,
+        row.item(LOW), row.item(HIGH), tuple(name for at, name in enumerate(names) if mask >> at & 1), spec.config.coverage,
+        bool(ids[IS_READY]),
+    )  # fmt: skip
+
+
+def _outcome(
+    actor: ModelActor, row: npt.NDArray[np.float64], ids: npt.NDArray[np.int64], sequence: int
+) -> Outcome | None:
+    """The outcome of a prediction that was served, None of one that was not."""
+    shared, arm = actor.shared, int(ids[SERVED])
+    if arm < 0:
+        return None
+    out_at = shared.layout.out_at(arm)
+    said = row[out_at : out_at + shared.layout.outputs].tolist()
+    label = row.item(LABEL)
+    if label != label:  # noqa: PLR0124 - NaN: void
+        score = label
+    elif shared.is_class:
+        score = 0.5 * sum((p - (at == label)) ** 2 for at, p in enumerate(said))
+    else:
+        score = (said[0] - label) ** 2
+    return Outcome(
+        shared.spec.name, actor.version_of(arm), *actor.key, int(ids[SEQUENCE]), label, score, int(ids[OUTCOME_TIMESTAMP]),
+        int(ids[OUTCOME_RECEIVED]), sequence, row.item(REFERENCE), row.item(OUTCOME),
+    )  # fmt: skip
