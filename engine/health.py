@@ -70,3 +70,17 @@ class Digested(msgspec.Struct, frozen=True):
     features: str
     predictions: str
     signals: str
+
+
+class TrackingHealth(msgspec.Struct, frozen=True):
+    """How models are told of to MLflow."""
+
+    state: Literal["starting", "tracking", "retrying", "stopped"]
+    uri: str
+    waiting: int  # reports that MLflow has not got yet
+    sent: int
+    logged: int  # versions of models that were logged
+    dropped: int  # reports let go of because too many waited
+    refused: int  # reports that MLflow will not have
+    failures: int  # tries that failed
+    detail: str  # why the last try failed, "" while it works
