@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-Z_LIMIT = 1e9
-"""No learner sees more deviations than that: the first row after a nearly constant past would otherwise reach infinity."""
+Z_LIMIT = 1e30
+"""No learner sees more deviations than that. After a past that was constant but for rounding, a row may well be 1e15 away."""
 
 
 def scaler_size(features: Any) -> int:
