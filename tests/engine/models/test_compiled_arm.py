@@ -148,7 +148,7 @@ def test_an_arm_writes_its_own_outputs_and_nothing_else(algorithm: dict[str, Any
     at = tape.layout.out_at(1)
     assert np.isnan(tape.said(1)[13]).all(), "a row with an infinite feature says nothing"
     asked = np.flatnonzero(tape.slots >= 0)
-    finite = np.isfinite(tape.said(1)).all(axis=1)
+    finite = np.asarray(np.isfinite(tape.said(1)).all(axis=1))
     assert finite[np.setdiff1d(asked, [13])].all()
     if outputs > 1:
         sums = tape.said(1)[np.setdiff1d(asked, [13])].sum(axis=1)
