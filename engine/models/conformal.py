@@ -69,9 +69,10 @@ def conformal_answer(state: Any, row: Any, out_at: Any, outputs: Any, is_class: 
     if not is_class:
         score = abs(label - row[out_at])
     elif 0.0 <= label < outputs:
-        score = max(0.0, 1.0 - row[out_at + int(label)])
+        score = 1.0 - row[out_at + int(label)]
     if not math.isfinite(score):
         return
+    score = max(score, 0.0)  # a probability may be rounded to more than 1
     step, is_kept = _pace(state, row)
     said = row[out_at + outputs]
     if said < math.inf or (said == math.inf and state[JUDGED] > 0.0):
@@ -106,7 +107,7 @@ def set_mask(row: Any, out_at: Any, outputs: Any) -> int:
     """Return the set of classes that was said, bit k for class k."""
     mask = 0
     for at in range(outputs):
-        if max(0.0, 1.0 - row[out_at + at]) <= row[out_at + outputs]:
+        if 1.0 - row[out_at + at] <= row[out_at + outputs]:
             mask |= 1 << at
     return mask
 
