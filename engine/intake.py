@@ -91,6 +91,10 @@ class Intake:
         self._head = self._tail = 0
         self._told: deque[tuple[int, Told]] = deque()  # (row before which it came, event)
         self._scheduled = False
+        self.afterwards: Callable[[], None] | None = None
+        """Called once inputs have been folded: what the fold asked of worker processes is sent to them."""
+        self.is_held: Callable[[], bool] | None = None
+        """Whether feeds have to wait for something else than the fold; whoever says so calls `release` once they have not."""
         self._drained = asyncio.Event()
         self._drained.set()
 
@@ -99,7 +103,7 @@ class Intake:
     @property
     def is_full(self) -> bool:
         """Whether a feed should stop reading and wait for `drained`."""
-        return self._tail - self._head >= HIGH_WATER
+        return self._tail - self._head >= HIGH_WATER or (self.is_held is not None and self.is_held())
 
     @property
     def waiting(self) -> int:
@@ -110,6 +114,10 @@ class Intake:
         """Wait until much of what waits was folded."""
         self._drained.clear()
         await self._drained.wait()
+
+    def release(self) -> None:
+        """Let feeds look again whether they have to wait."""
+        self._drained.set()
 
     def offer(self, events: Sequence[Event]) -> None:
         """Take events in their order: ticks, quotes, and inputs that are not of the market. Their sequence numbers are made here."""
@@ -180,6 +188,7 @@ class Intake:
         with self._unbroken():
             self._fold.obey(numbered)
         self.newest = numbered.received
+        self._ended()
         return numbered
 
     def admit(self, block: Block) -> None:
@@ -194,6 +203,7 @@ class Intake:
             with self._unbroken():
                 self._fold.take(admitted)
             self.newest = max(self.newest, int(admitted.received[-1]))
+            self._ended()
 
     def use_clock(self, clock: Clock) -> None:
         """Stamp by another clock from now on: one that does not fall behind what was journaled."""
@@ -243,6 +253,7 @@ class Intake:
                 else:
                     self._fold.obey(part)
         done = self._clock.now()
+        self._ended()
         self.newest = max(self.newest, first)
         self._latency.add(done - first, count)
         if not self.waiting:
@@ -250,8 +261,12 @@ class Intake:
         elif not self._scheduled:
             self._scheduled = True
             self._later(self._turn)
-        if not self._drained.is_set() and self._tail - self._head <= LOW_WATER:
+        if not self._drained.is_set() and self._tail - self._head <= LOW_WATER and not self.is_full:
             self._drained.set()
+
+    def _ended(self) -> None:
+        if self.afterwards is not None:
+            self.afterwards()
 
     @contextmanager
     def _unbroken(self) -> Iterator[None]:

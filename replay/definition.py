@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from engine.config import FOLD_SECTIONS, Config
 from engine.digest import update
 from engine.errors import ReplayError
 from engine.events import Configured
+from engine.models.worker_files import versions
 from store.ring import OnlineStore
 
 OURS = ("engine", "feeds", "store", "replay", "strategies")
@@ -34,10 +35,25 @@ def definition_of(config: Config, features: OnlineStore, strategies: Sequence[An
     """Hash all that says what a fold computes."""
     total = hashlib.sha256()
     update(total, (fold_config(config).encode(), features.program.source.encode()))
+    update(total, [part.encode() for part in _of_models(config)])
     for strategy in sorted(strategies, key=lambda one: str(one.name)):
         parameters = msgspec.json.encode(strategy.parameters, order="sorted")
         update(total, (strategy.name.encode(), parameters, _source(type(strategy)).encode()))
     return total.hexdigest()
+
+
+def _of_models(config: Config) -> Iterator[str]:
+    """What River's models and factories are besides their configuration: pickles fit one version, and a factory is what its file says."""
+    if not config.models.run:
+        return
+    defined = [config.models.define[name] for name in config.models.run if name in config.models.define]
+    algorithms = [one for model in defined for one in (model.algorithm, *model.challengers)]
+    if any("algorithm" not in one for one in algorithms):
+        yield versions()
+    for one in algorithms:
+        path = Path(str(one.get("factory", "")).partition(":")[0])
+        if path.suffix == ".py" and path.is_file():
+            yield path.read_text(encoding="utf-8")
 
 
 def config_of(configured: Configured, other: Config) -> Config:

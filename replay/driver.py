@@ -26,6 +26,7 @@ from engine.models.spec import ModelSpec, resolve_models
 from engine.plugin import import_file
 from replay.merge import merge
 from replay.sources import Source
+from replay.working import Working, working
 from store.builtin import builtin_views, resolve
 from store.expression import parse
 from store.layout import STAMPS
@@ -155,7 +156,9 @@ class Selection:
     start: int | None = None
     stop: int | None = None
     symbols: tuple[str, ...] = ()
-    until_sequence: int | None = None  # a gap and the trade behind it are folded together
+    until_sequence: int | None = (
+        None  # a gap and the trade behind it are folded together, and what workers answer to that
+    )
 
     @property
     def is_whole(self) -> bool:
@@ -183,14 +186,30 @@ def drive(
     pace: Callable[[int], None] | None = None,
     speed: float = 1.0,
     progress: Callable[[int], None] | None = None,
+    workers: Working | None = None,
 ) -> None:
     """Fold all that is selected of the sources.
 
-    pace: given the `received` (ns) of the next input, waits until it is its turn; None folds as fast as it goes. speed: only cuts the
+    workers: of models in worker processes; None: where there are such, they have some of their own, which end with this. pace: given the `received` (ns) of the next input, waits until it is its turn; None folds as fast as it goes. speed: only cuts the
     blocks of a paced replay finely enough. progress: hears how many rows were folded or passed over since it last heard.
-    Raises ReplayError if symbols were asked for that the sources do not hold.
+    Raises ReplayError if symbols were asked for that the sources do not hold, ModelError if worker processes give up.
     """
-    selection = selection or Selection()
+    if workers is None:
+        with working(fold) as own:
+            _drive(fold, sources, selection or Selection(), pace, speed, progress, own)
+    else:
+        _drive(fold, sources, selection or Selection(), pace, speed, progress, workers)
+
+
+def _drive(
+    fold: Fold,
+    sources: Sequence[Source],
+    selection: Selection,
+    pace: Callable[[int], None] | None,
+    speed: float,
+    progress: Callable[[int], None] | None,
+    workers: Working | None,
+) -> None:
     latest = int(np.iinfo(np.int64).min)
     for block in merge([source.blocks(fold.keys) for source in sources]):
         chosen = selection.apply(block, fold.keys)
@@ -198,7 +217,7 @@ def drive(
             if pace is not None:
                 latest = max(latest, int(part.received[0]))
                 pace(latest)
-            if not _push(fold, part, selection.until_sequence):
+            if not _push(fold, part, selection.until_sequence, workers):
                 return
             if progress is not None:
                 progress(len(part))
@@ -218,19 +237,20 @@ def _parts(block: Block, slice_ns: int | None) -> Iterator[Block]:
         yield block.take(slice(first, end))
 
 
-def _push(fold: Fold, block: Block, until: int | None) -> bool:
+def _push(fold: Fold, block: Block, until: int | None, workers: Working | None) -> bool:
     """Fold a block, not beyond a sequence number; return whether to go on."""
+    push = fold.push if workers is None else workers.push
     if until is None:
-        fold.push(block)
+        push(block)
         return True
     done = 0
     while done < len(block):
         left = until - fold.ingress.next_sequence + 1
         if left <= 0:
             return False
-        # A row may take two numbers, its gap's and its own.
-        count = max(1, left // 2)
-        fold.push(block.take(slice(done, done + count)))
+        # A row may take two numbers, its gap's and its own; where workers answer, theirs too.
+        count = max(1, left // 2) if workers is None else 1
+        push(block.take(slice(done, done + count)))
         done += count
     return True
 

@@ -157,13 +157,19 @@ def _begin(fold: Fold, found: Beginning, definition: str) -> None:
 
 
 def restore_newest(
-    build: Callable[[], tuple[Fold, str]], folder: DataFolder, last: int, passed_over: Callable[[str], None]
+    build: Callable[[], tuple[Fold, str]],
+    folder: DataFolder,
+    last: int,
+    passed_over: Callable[[str], None],
+    *,
+    fits: Callable[[Fold, Found], None] | None = None,
 ) -> tuple[Fold, str, Found | None]:
     """Return a fold that is what the newest good snapshot of its definition was taken of, its definition, and that snapshot.
 
     build: makes a fold that was not started, and its definition; called again where a snapshot turns out not to fit half-way. None
     for the snapshot: nothing was restored, and the fold is as it was built. A snapshot newer than the journal, which ends at `last`,
     is deleted: the inputs that it was of are lost, and others will get their numbers. `passed_over` hears why each was not taken.
+    fits: raises EngineError where what belongs to a snapshot and is no part of it is not there.
     """
     fold, definition = build()
     for found in snapshots(folder.snapshots, passed_over):
@@ -175,6 +181,8 @@ def restore_newest(
         else:
             try:
                 restore(fold, *read_snapshot(found))
+                if fits is not None:
+                    fits(fold, found)
             except (OSError, EngineError) as error:
                 passed_over(str(error))
                 fold, definition = build()

@@ -10,12 +10,13 @@ from engine.errors import ServiceError, StoreError
 
 
 class DataFolder:
-    """`DIR`: journal/, snapshots/, ticks/ (Parquet of sealed segments), products/ (lists of the exchanges), digest.json, log.jsonl, token."""
+    """`DIR`: journal/, snapshots/, models/ (of worker processes), ticks/ (Parquet of sealed segments), products/ (lists of the exchanges), digest.json, log.jsonl, token."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = path / "journal"
         self.snapshots = path / "snapshots"
+        self.models = path / "models"
         self.ticks = path / "ticks"
         self.products = path / "products"
         self.digest = path / "digest.json"

@@ -14,10 +14,11 @@ from engine.app.keeper import Keeper, write_digest
 from engine.clock import LiveClock
 from engine.config import Config
 from engine.errors import ReplayError
-from engine.events import Configured
+from engine.events import Answer, Configured
 from engine.fold import Fold
 from engine.ingress import Admitted
 from replay.definition import definition_of, fold_config
+from replay.working import Working, working
 from store.folder import DataFolder
 from store.journal import Journal
 
@@ -26,8 +27,10 @@ APPEND_ROWS = 4096
 
 
 @contextmanager
-def kept_in(path: Path, config: Config, fold: Fold, strategies: Sequence[Any]) -> Iterator[None]:
+def kept_in(path: Path, config: Config, fold: Fold, strategies: Sequence[Any]) -> Iterator[Working | None]:
     """Keep what `fold` folds meanwhile in the data folder at `path`; at the end a snapshot and the digests.
+
+    Yields the workers that the fold's models need, whose answers are kept too; None where they need none.
 
     Raises ReplayError if the folder holds inputs already, JournalError if it cannot be written.
     """
@@ -59,15 +62,21 @@ def kept_in(path: Path, config: Config, fold: Fold, strategies: Sequence[Any]) -
                     if part.sequence.any():
                         journal.append(part, fold.keys)
 
+            def tell(answer: Answer) -> None:
+                numbered = fold.number(answer)
+                journal.append_event(numbered)
+                fold.obey(numbered)
+
             fold.journal = write
-            yield
-            keeper = Keeper(
-                fold, folder, journal,
-                clock=LiveClock(), keep=config.snapshots.keep, configured=configured,
-                checkpoint_inputs=config.journal.checkpoint_inputs, may=lambda: True, exported=lambda: 0, warn=lambda _: None,
-            )  # fmt: skip
-            keeper.take_at_once()
-            keeper.close()
+            with working(fold, folder.models, definition, tell) as workers:
+                yield workers
+                keeper = Keeper(
+                    fold, folder, journal, clock=LiveClock(), keep=config.snapshots.keep, configured=configured,
+                    checkpoint_inputs=config.journal.checkpoint_inputs, may=lambda: True, exported=lambda: 0, warn=lambda _: None,
+                    models=workers,
+                )  # fmt: skip
+                keeper.take_at_once(with_models=True)
+                keeper.close()
             write_digest(folder, fold)
         finally:
             fold.journal = None

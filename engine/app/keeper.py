@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -43,6 +43,8 @@ INLINE_BYTES = 4 << 20
 """Open digest chunks that are hashed on the loop, which takes 2 to 4 ms; larger ones by the thread."""
 SHARE = 100
 """A digest is made anew once this many times its cost has passed."""
+MODELS_S = 60.0
+"""How long the thread waits for worker processes to save their models: what was sent before is handled first."""
 KEYED = ("inputs", "features", "predictions")
 
 
@@ -54,6 +56,13 @@ class End(Enum):
 
 
 Copies: TypeAlias = "queue.SimpleQueue[KeyState | End]"
+
+
+class Workers(Protocol):
+    """Worker processes, as a keeper sees them."""
+
+    def save(self, sequence: int) -> Future[None]: ...
+    def prune(self, kept: Sequence[int]) -> None: ...
 
 
 class AbortedError(EngineError):
@@ -88,7 +97,8 @@ class Keeper:
     """Takes snapshots and digests of one fold. Everything is called on the loop.
 
     may: whether what was folded is all in the journal; a snapshot of anything else would be of inputs that nobody can fold again.
-    exported: the sequence up to which segments were exported, None if they are not.
+    exported: the sequence up to which segments were exported, None if they are not. models: worker processes, whose models are saved
+    with each snapshot: without them it would not be whole.
     """
 
     def __init__(
@@ -104,6 +114,7 @@ class Keeper:
         may: Callable[[], bool],
         exported: Callable[[], int | None],
         warn: Callable[[str], None],
+        models: Workers | None = None,
     ) -> None:
         self._fold = fold
         self._folder = folder
@@ -115,6 +126,7 @@ class Keeper:
         self._may = may
         self._exported = exported
         self._warn = warn
+        self._models = models
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._busy = asyncio.Lock()
         self._capture: Capture | None = None
@@ -200,22 +212,32 @@ class Keeper:
                 return None
             return taken
 
-    def take_at_once(self) -> None:
-        """Take a snapshot before anything else happens. Raises EngineError or OSError if it cannot be written."""
+    def take_at_once(self, *, with_models: bool = False) -> None:
+        """Take a snapshot before anything else happens. Raises EngineError or OSError if it cannot be written.
+
+        Without `with_models` worker processes are not waited for: a restart passes it over where they did not save in the end.
+        """
         self.abort()
         copies: Copies = queue.SimpleQueue()
         capture = Capture(self._fold, copies.put)
+        saved = self._save_models(capture.state)
         while capture.step():
             pass
         copies.put(End.WHOLE)
-        self._written(self._write(capture.state, self._clock.now(), copies, sync=False))
+        saved = saved if with_models else None
+        self._written(self._write(capture.state, self._clock.now(), copies, saved, sync=False))
 
     def abort(self) -> None:
         """Give up a capture that is under way: nothing of it is kept."""
         if self._capture is not None:
             self._capture.abort()
 
-    async def _captured(self, work: Callable[[FoldState, int, Copies], Taken], *, with_lanes: bool) -> Taken:
+    def _save_models(self, state: FoldState) -> Future[None] | None:
+        return None if self._models is None else self._models.save(state.sequence)
+
+    async def _captured(
+        self, work: Callable[[FoldState, int, Copies, Future[None] | None], Taken], *, with_lanes: bool
+    ) -> Taken:
         """Copy the fold's state a bit at a time, and have a thread do `work` on it. Raises what `work` raises, or AbortedError."""
         loop = asyncio.get_running_loop()
         copies: Copies = queue.SimpleQueue()
@@ -226,7 +248,8 @@ class Keeper:
             raise AbortedError("a snapshot was given up: inputs are not journaled")
         started = time.perf_counter_ns()
         capture = self._capture = Capture(self._fold, copies.put, room, with_lanes=with_lanes)
-        working = loop.run_in_executor(self._pool, work, capture.state, self._clock.now(), copies)
+        saved = self._save_models(capture.state) if with_lanes else None
+        working = loop.run_in_executor(self._pool, work, capture.state, self._clock.now(), copies, saved)
         # Where this is cancelled nobody awaits it any more, and what it raised is known.
         working.add_done_callback(lambda done: done.cancelled() or done.exception())
         del room
@@ -254,14 +277,16 @@ class Keeper:
 
     # -- what the thread does
 
-    def _hash(self, state: FoldState, _created: int, copies: Copies) -> Taken:
+    def _hash(self, state: FoldState, _created: int, copies: Copies, _saved: Future[None] | None) -> Taken:
         keyed: dict[str, list[ChainState]] = {kind: [] for kind in KEYED}
         for one in _until_end(copies):
             for kind in KEYED:
                 keyed[kind] += one.chains[kind]
         return Taken(state.sequence, chain_digests(state, keyed))
 
-    def _write(self, state: FoldState, created: int, copies: Copies, sync: bool = True) -> Taken:
+    def _write(
+        self, state: FoldState, created: int, copies: Copies, saved: Future[None] | None, sync: bool = True
+    ) -> Taken:
         """Write keys as they come, then the rest; hash on the way. Its file is there under its name only if all of it is whole."""
         writer = None
         lanes: dict[Key, bytes] = {}
@@ -276,6 +301,7 @@ class Keeper:
             if sync:
                 # A snapshot that outlived the journal behind it in a power cut would be of inputs that nobody knows.
                 self._journal.sync()
+            _wait_for(saved)
             path = writer.finish(state)
         except BaseException:
             if writer is not None:
@@ -283,7 +309,20 @@ class Keeper:
             raise
         keyed = {kind: list(chains_of(path, kind)) for kind in KEYED}
         digests = {**chain_digests(state, keyed), "state": state_digest(state, lanes)}
-        return Taken(state.sequence, digests, path, writer.bytes_written, prune(self._folder.snapshots, self._keep))
+        left = prune(self._folder.snapshots, self._keep)
+        if self._models is not None:
+            self._models.prune([found.head.sequence for found in left])
+        return Taken(state.sequence, digests, path, writer.bytes_written, left)
+
+
+def _wait_for(saved: Future[None] | None) -> None:
+    """Wait until worker processes have saved their models. Raises EngineError if they have not, or not in time."""
+    if saved is None:
+        return
+    try:
+        saved.result(MODELS_S)
+    except TimeoutError as error:
+        raise ServiceError(f"worker processes have not saved their models within {MODELS_S:.0f} s") from error
 
 
 def _until_end(copies: Copies) -> Iterable[KeyState]:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from engine.cli.options import (
     DONE,
     NS_PER_S,
@@ -79,20 +81,28 @@ def fold_sources(options: argparse.Namespace) -> int:
     reporter = Reporter(logger, options.verbose)
     title = ", ".join(source.name for source in sources)
     view = TerminalView(title, lambda: total_rows(sources)) if _is_watched(options) else None
+    if options.data is not None:
+        from engine.models.placing import place_models
+
+        # Without a folder it does not matter where a model runs: the bits are the same, and the loop needs no decision.
+        config = msgspec.structs.replace(config, models=place_models(config.models, options.data / "models"))
     strategies = load_strategies(config)
     fold = build_fold(config, strategies, digests=with_digest, report=view.hear if view else reporter)
     logger.info("online store", views=", ".join(fold.features.views), bytes_a_key=fold.features.memory_per_key())
     pace = _pacer(options.speed) if options.speed else None
     started = time.perf_counter()
+    workers = None
     with contextlib.ExitStack() as stack:
         if options.data is not None:
             from engine.app.journaled import kept_in
 
-            stack.enter_context(kept_in(options.data, config, fold, strategies))
+            workers = stack.enter_context(kept_in(options.data, config, fold, strategies))
         if view:
             stack.enter_context(view).watch(fold)
         progress = view.advance if view else None
-        drive(fold, sources, selection_of(options), pace=pace, speed=options.speed or 1.0, progress=progress)
+        drive(
+            fold, sources, selection_of(options), pace=pace, speed=options.speed or 1.0, progress=progress, workers=workers
+        )  # fmt: skip
         if options.data is None:
             fold.stop()  # in a data folder it has not ended: a daemon may go on
         if view:

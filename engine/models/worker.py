@@ -58,8 +58,6 @@ class Requests:
         """Make an arm, which is built in a worker once there is something to learn or to ask."""
         name = ArmName(spec.name, version, exchange, symbol)
         made = WorkerArm(name, spec, dict(algorithm), seed, self)
-        if name in self.arms:
-            self.arms[name].close()
         self.arms[name] = made
         return made
 
