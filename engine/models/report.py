@@ -95,6 +95,7 @@ def read(
 ) -> Report:
     """Read a state of `score`. `classes` are names in the order of the outputs; `draws` = 0 leaves the intervals out."""
     names = tuple(classes) or CLASSES.get(kind, ())
+    state = score.closed(state)
     blocks = score.blocks_of(state)
     baselines = baselines_names(kind)
     outputs = len(names) or 1
@@ -138,6 +139,10 @@ def read(
     others = {
         name: float(value) for name, value in point.items() if name not in scores and name not in ("skill", "confusion")
     }
+    reliability = _reliability(state, names, int(total[0, score.N]), n_eff, level)
+    if reliability:
+        off = [abs(one["predicted"] - one["observed"]) for bins in reliability.values() for one in bins]
+        others["calibration_error"] = float(np.mean(off))
     cells = total[0, _cells(outputs, 0)].reshape(outputs, outputs) if kind >= DIRECTION else np.zeros((0, 0))
     share_spans = spans.get("confusion", np.full((2, outputs, outputs), np.nan))
     return Report(
@@ -156,7 +161,7 @@ def read(
             tuple((float(share_spans[0, y, x]), float(share_spans[1, y, x])) for x in range(outputs))
             for y in range(len(cells))
         ),
-        reliability=_reliability(state, names, int(total[0, score.N]), n_eff, level),
+        reliability=reliability,
         recent={
             "n_eff": float(recent[score.THIN]) if len(recent) else 0.0,
             **{name: float(value[0]) for name, value in recents.items() if name != "confusion"},

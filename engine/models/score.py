@@ -112,27 +112,26 @@ def shape_of(state: npt.NDArray[np.float64]) -> tuple[int, int]:
     return (code % 16, code // 16) if code >= 0 else (-1, 0)
 
 
-def blocks_of(state: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the blocks of sums, oldest first, the open one included: units x sums. None of a state that has counted nothing."""
+def closed(state: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a copy in which the open sums are a block's, as they will be from the next thinned outcome on."""
     kind, outputs = shape_of(state)
-    if kind < 0:
-        return np.zeros((0, 0))
-    width = sums_width(kind, outputs)
-    closed = state.copy()
-    _close(closed, width)
+    made = state.copy()
+    if kind >= 0:
+        _close(made, sums_width(kind, outputs))
+    return made
+
+
+def blocks_of(state: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the blocks of sums of a closed state, oldest first: blocks x sums. None where nothing was counted."""
+    width = sums_width(*shape_of(state)) if state[USED] else 1
     at = HEAD + 2 * width
-    return closed[at : at + int(closed[USED]) * width].reshape(-1, width)
+    return state[at : at + int(state[USED]) * width].reshape(-1, width)
 
 
 def recent_of(state: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the sums of the last hundred horizons or so, older ones counting less."""
-    kind, outputs = shape_of(state)
-    if kind < 0:
-        return np.zeros(0)
-    width = sums_width(kind, outputs)
-    closed = state.copy()
-    _close(closed, width)
-    return closed[HEAD + width : HEAD + 2 * width]
+    """Return the sums of the last hundred horizons or so of a closed state, older ones counting less."""
+    width = sums_width(*shape_of(state)) if state[USED] else 0
+    return state[HEAD + width : HEAD + 2 * width]
 
 
 def histogram_of(state: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -148,7 +147,7 @@ def pooled(states: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]
     Blocks of one time become one block, as long as the longest of them: what moves all symbols at once is one event to an
     interval, not many. For reading; it counts no further rows. Raises ModelError if there is none, or they are of several kinds.
     """
-    known = [state for state in states if state[SHAPE] > 0.0]
+    known = [closed(state) for state in states if state[SHAPE] > 0.0]
     if not len(states) or len({state[SHAPE] for state in known}) > 1:
         raise ModelError(f"scores of {len(states)} arms cannot be pooled: expected at least one, and all of one target")
     if len(known) < 2:
