@@ -36,6 +36,7 @@ SKILL_MAX = 0.5
 ONE_CLASS = 0.95
 SMOOTHED, BOUNCE, LEVEL, LEVEL_OFF = 0.4, -0.25, 0.95, 0.2
 FEATURE_MAX, FEATURE_MAX_VOLATILITY = 0.9, 0.98  # volatility goes on for hours, and honest features know it
+FEATURE_MAX_CLASSES = 0.65  # a normal return correlates 0.80 with its own sign
 
 # State: labels, their mean and squares, then mean, squares and product with the label of each feature.
 SEEN, MEAN, SQUARES, FEATURES_AT = 0, 1, 2, 3
@@ -85,7 +86,7 @@ def feature_leaks(state: npt.NDArray[np.float64], kind: int, names: Sequence[str
     """Name the features that know the answer, from a state of `features_answer`."""
     if state[SEEN] < OUTCOMES_MIN:
         return ()
-    most = FEATURE_MAX_VOLATILITY if kind == VOLATILITY else FEATURE_MAX
+    most = FEATURE_MAX_CLASSES if kind >= DIRECTION else FEATURE_MAX_VOLATILITY if kind == VOLATILITY else FEATURE_MAX
     return tuple(
         Triviality(
             "feature_leak",

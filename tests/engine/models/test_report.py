@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
