@@ -27,6 +27,10 @@ SHELL: dict[str, str] = {
     "engine/app/daemon.py": "the shell: says how long it took to recover, and when to try the journal again",
     "engine/app/keeper.py": "measures what a snapshot costs the loop, so that it can give way",
     "engine/app/journaled.py": "says when a data folder was made",
+    "engine/app/tracking.py": "says when MLflow is to be told of models, and measures what copying them costs the loop",
+    "engine/tracking/tracker.py": "an effect, in its own thread: waits before it tries again",
+    "engine/tracking/link.py": "an effect: how long a process may take to answer",
+    "engine/tracking/registry.py": "an effect: draws what an engine is called in MLflow",
     "engine/jit.py": "times compilation, and keeps compiled code on disk",
     "engine/serving/security.py": "makes the token, which nobody may guess",
 }

@@ -21,15 +21,18 @@ import msgspec
 
 from engine.app.feeding import Feeding
 from engine.app.keeper import Keeper, write_digest
+from engine.app.workers import Workers
 from engine.clock import LiveClock
 from engine.config import Config
 from engine.errors import ConfigError, EngineError, JournalError
 from engine.events import Command, Configured, Gap, Heartbeat, History
 from engine.fold import Fold
-from engine.health import Digested, ExchangeHealth, FeedHealth, JournalHealth, SnapshotHealth
+from engine.health import Digested, ExchangeHealth, FeedHealth, JournalHealth, SnapshotHealth, TrackingHealth
 from engine.intake import Intake
 from engine.latency import Latency
 from engine.log import Reporter
+from engine.models.placing import place_models
+from engine.models.workers import PoolHealth, check_saved
 from engine.serving.server import Server, serve
 from engine.watchdog import PROCESS_HELD, Watchdog
 from replay.definition import definition_of, fold_config
@@ -43,6 +46,7 @@ from store.segment import first_sequence
 from store.snapshot import Found
 
 if TYPE_CHECKING:
+    from engine.app.tracking import Tracking
     from store.export import Exporter
 
 NS_PER_S = 1_000_000_000
@@ -52,6 +56,8 @@ RETRY_S, RETRY_MAX_S = 1.0, 30.0
 """How long after a failure it tries to journal again: each try writes a snapshot with the loop held."""
 STOP_S = 2.0
 """How long each part may take to stop: a SIGTERM is to be done with within 5 s."""
+TRACK_S = 1.5
+"""How long MLflow may take of that; what it has not been told by then is kept for the next start."""
 SWITCH_S = 0.0005
 """A thread gives way to the loop after this long; Python's own 5 ms would be the worst latency there is."""
 
@@ -96,7 +102,9 @@ class Daemon:
         self._intake: Intake
         self._journal: Journal
         self._keeper: Keeper
+        self._workers: Workers | None = None
         self._exporter: Exporter | None = None
+        self._tracking: Tracking | None = None
 
     # -- what the HTTP side asks (engine.serving.host.Host)
 
@@ -121,8 +129,14 @@ class Daemon:
             detail=self._failure or (self._exporter.error if self._exporter is not None else ""),
         )
 
+    def workers(self) -> PoolHealth | None:
+        return None if self._workers is None else self._workers.health()
+
     def snapshots(self) -> SnapshotHealth:
         return self._keeper.health()
+
+    def tracking(self) -> TrackingHealth | None:
+        return None if self._tracking is None else self._tracking.health()
 
     def holds(self) -> list[tuple[int, int, str]]:
         return list(self._holds)
@@ -186,7 +200,13 @@ class Daemon:
         self._stop.set()
 
     async def _start(self) -> None:
-        config = self.config
+        # Where it is measured what a model costs, that may take seconds: no signal waits for it.
+        models = await asyncio.to_thread(place_models, self.config.models, self.folder.models)
+        config = self.config = msgspec.structs.replace(self.config, models=models)
+        if config.mlflow.enabled:
+            from engine.app.tracking import Tracking
+
+            self._tracking = Tracking(config, self.folder, self._log)
         await self._feeding.prepare()
         self._journal = Journal.open(
             self.folder.journal,
@@ -199,7 +219,7 @@ class Daemon:
         if self._journal.torn is not None:
             self._log.warning("torn tail cut", **msgspec.to_builtins(self._journal.torn, enc_hook=str))
         self.fold, definition, found = restore_newest(
-            self._build, self.folder, self._journal.next_sequence - 1, self._passed_over
+            self._build, self.folder, self._journal.next_sequence - 1, self._passed_over, fits=self._has_models
         )
         self._intake = Intake(
             self.fold,
@@ -211,6 +231,7 @@ class Daemon:
             latency=self.latency,
             shed_behind_ns=config.feeds.shed_behind_ms * 1_000_000,
         )
+        self._begin_workers(definition, found)
         unknown = Configured("", definition, 1, 0, 0)  # until it is known what the fold was configured by
         self._keeper = self._new_keeper(unknown)
         self.server = await serve(self)
@@ -220,12 +241,20 @@ class Daemon:
         if not self._failure:
             self._intake.journal = self._journal
         self.fold.report = self._hear
+        if self._workers is not None:
+            self._workers.recovered()
         await self._warm_up()
         if self._stop.is_set():
             return
         await self._feeding.start(self.fold, clock=self.clock, inbox=self._intake, spawn=self._spawn)
         self._spawn(self._keeper.run(config.snapshots.every_s))
         self._spawn(self._look_after())
+        if self._workers is not None:
+            self._spawn(self._workers.relieve(self._intake.release))
+        if self._tracking is not None:
+            self._tracking.start(self.fold, self.command)
+            self.listen(self._tracking.hear)
+            self._spawn(self._tracking.run())
         gc.collect()
         gc.freeze()
         self._watchdog.start()
@@ -261,6 +290,7 @@ class Daemon:
             checkpoint_inputs=self.config.journal.checkpoint_inputs,
             exported=self._exported,
             warn=lambda text: self._log.warning("snapshot failed", error=text),
+            models=self._workers,
         )
 
     def _build(self) -> tuple[Fold, str]:
@@ -268,6 +298,24 @@ class Daemon:
         strategies = self._strategies()
         fold = build_fold(self.config, strategies, digests=True, begins=False)
         return fold, definition_of(self.config, fold.features, strategies)  # type: ignore[arg-type]
+
+    def _has_models(self, fold: Fold, found: Found) -> None:
+        """Raise ModelError unless the models of worker processes were saved with a snapshot."""
+        if fold.models is not None and fold.models.requests is not None:
+            check_saved(fold.models.requests, self.folder.models, found.head.sequence, found.head.definition)
+
+    def _begin_workers(self, definition: str, found: Found | None) -> None:
+        """Start worker processes if a model runs in them, and have them become what they were at the snapshot."""
+        requests = None if self.fold.models is None else self.fold.models.requests
+        if requests is None:
+            return
+        self._workers = workers = Workers(
+            self.fold, requests, self.folder.models, definition, clock=self.clock, offer=self._intake.offer, log=self._log
+        )  # fmt: skip
+        if found is not None:
+            workers.load(found.head.sequence)
+        self._intake.afterwards = workers.turned
+        self._intake.is_held = lambda: workers.is_pressed
 
     async def _recover(self, definition: str, found: Found | None) -> None:
         """Fold what the journal holds behind the snapshot, or all of it; journal the configuration if it is another."""
@@ -282,7 +330,7 @@ class Daemon:
         for sequence in fold_journal(self.fold, self.folder.journal):
             done = (sequence - restored) / max(last - restored, 1)
             self._starting = f"folding the journal: {done:.0%}"
-            await asyncio.sleep(0)
+            await (asyncio.sleep(0) if self._workers is None else self._workers.recover())
             if self._stop.is_set():
                 return
         if self.fold.ingress.next_sequence != self._journal.next_sequence:
@@ -291,6 +339,8 @@ class Daemon:
             )
         self.clock = LiveClock(max(self._journal.last_received, self.fold.now()) + 1)
         self._intake.use_clock(self.clock)
+        if self._workers is not None:
+            self._workers.use_clock(self.clock)
         configured = self.fold.configured
         if configured is None or (configured.definition, configured.begins) != (definition, begins):
             # Before the first input of all nothing was received; history that comes next is older than now.
@@ -348,7 +398,7 @@ class Daemon:
                 # Recorded ticks were received when they were recorded, and so was the news that they come.
                 self._tell_history("begins", name, int(block.received[0]))
             self._intake.admit(block)
-            await asyncio.sleep(0)
+            await (asyncio.sleep(0) if self._workers is None else self._workers.caught_up())
             if self._stop.is_set():
                 break
         is_whole = not self._stop.is_set()
@@ -476,6 +526,8 @@ class Daemon:
         self._watchdog.stop()
         if hasattr(self, "_journal"):
             await self._keep()
+        if self._tracking is not None:
+            await self._tracking.close(TRACK_S)
         if self.server is not None:
             await self.server.stop()
         self._log.info("stopped", sequence=self.sequence())
@@ -498,6 +550,8 @@ class Daemon:
                 "the last state was not kept", error=str(error), hint="the journal has all that leads to it"
             )
         finally:
+            if self._workers is not None:
+                self._workers.close()  # before the keeper, whose thread may wait for them
             if hasattr(self, "_keeper"):
                 self._keeper.close()
             if self._exporter is not None:

@@ -9,7 +9,7 @@ from engine.clock import LiveClock
 from engine.config import Config
 from engine.events import Command
 from engine.fold import Fold
-from engine.health import Digested, ExchangeHealth, FeedHealth, JournalHealth, SnapshotHealth
+from engine.health import Digested, ExchangeHealth, FeedHealth, JournalHealth, SnapshotHealth, TrackingHealth
 from engine.latency import Latency
 
 
@@ -35,6 +35,9 @@ class Host(Protocol):
     def journal(self) -> JournalHealth: ...
 
     def snapshots(self) -> SnapshotHealth: ...
+
+    def tracking(self) -> TrackingHealth | None:
+        """How models are told of to MLflow; None where that is not switched on."""
 
     def holds(self) -> list[tuple[int, int, str]]:
         """The newest times that something held the loop: (when, how long, what), ns, newest last; at most 20."""

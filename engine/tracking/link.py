@@ -17,7 +17,7 @@ import msgspec
 from engine.errors import ServiceError
 from engine.tracking.messages import FRAME_MAX, LENGTH, Done, Request
 
-NICE = 10
+NICE = 5
 SAID_LINES = 20
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

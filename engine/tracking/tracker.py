@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from engine.errors import ServiceError
 from engine.health import TrackingHealth
+from engine.redact import redact_text
 from engine.tracking.follow import Moved
 from engine.tracking.link import Link
 from engine.tracking.messages import Begin, Done, Follow, Report, State
@@ -142,8 +143,8 @@ class Tracker:
         """Say how it is going."""
         with self._changed:
             return TrackingHealth(
-                self._state, self._begin.uri, len(self._queue), self._sent, self._logged, self._dropped, self._refused,
-                self._failures, self._detail,
+                self._state, redact_text(self._begin.uri), len(self._queue), self._sent, self._logged, self._dropped, self._refused,
+                self._failures, redact_text(self._detail),
             )  # fmt: skip
 
     def stop(self, timeout_s: float) -> None:
