@@ -28,11 +28,13 @@ import structlog
 from engine.events import (
     Command,
     Configured,
+    Drift,
     FeedStatus,
     Gap,
     HandlerFailed,
     History,
     Parked,
+    Promotion,
     Refused,
     Resumed,
     Shed,
@@ -253,7 +255,8 @@ def _thread_died(died: threading.ExceptHookArgs) -> None:
 
 
 class Reporter:
-    """Logs what a fold reports: refusals (the first few, then each tenth power), gaps, overflows, failing plugins, feeds, commands.
+    """Logs what a fold reports: refusals (the first few, then each tenth power), gaps, overflows, failing plugins, feeds, commands, and
+    what becomes of models: a promotion is an alert.
 
     verbose: with the tracebacks of failing plugins. A daemon wants them: they go to its file, and are not shown to people.
     """
@@ -292,6 +295,13 @@ class Reporter:
             tell(f"feed {event.status}", feed=name, detail=event.detail, sequence=event.sequence)
         elif isinstance(event, Shed):
             self._log.warning("quotes shed", quotes=event.quotes, reason=event.reason, sequence=event.sequence)
+        elif isinstance(event, Promotion):
+            versions = f"{event.from_version} -> {event.to_version}"
+            said = {"model": event.model, "versions": versions, "reason": event.reason}
+            self._log.warning("model promoted", key=_key(event), **said, sequence=event.sequence)
+        elif isinstance(event, Drift):
+            said = {"stream": event.stream, "detector": event.detector, "statistic": event.statistic}
+            self._log.info("drift", key=_key(event), **said, started=event.started, sequence=event.sequence)
         elif isinstance(event, Command):
             self._log.info("command", verb=event.verb, target=event.target, sequence=event.sequence)
         elif isinstance(event, Configured):
@@ -308,3 +318,8 @@ class Reporter:
             self._log.warning("refused", more="further ones are only counted")
         elif self.refused >= 100 and str(self.refused).strip("0") == "1":
             self._log.warning("refused", key=key, reason=event.reason, so_far=self.refused)
+
+
+def _key(event: Any) -> str:
+    """The key of an event; a promotion that was decided over all symbols has none."""
+    return f"{event.exchange} {event.symbol}".strip() or "all"

@@ -15,6 +15,7 @@ from engine.config import Config, DataConfig, ServerConfig
 from engine.events import Command
 from engine.health import Digested, ExchangeHealth, FeedHealth, JournalHealth, SnapshotHealth
 from engine.latency import Latency
+from engine.models.settings import ModelsConfig
 from replay.driver import build_fold
 from store.schema import FeatureView
 from strategies.moving_average_cross import MovingAverageCross
@@ -56,9 +57,14 @@ class Daemon:
         folder: Path,
         *strategies: Any,
         views: tuple[FeatureView, ...] | None = None,
+        models: ModelsConfig | None = None,
         **server: Any,
     ) -> None:
-        self.config = Config(data=DataConfig(dir=str(folder)), server=ServerConfig(**{"port": 0, **server}))
+        self.config = Config(
+            data=DataConfig(dir=str(folder)),
+            server=ServerConfig(**{"port": 0, **server}),
+            models=ModelsConfig(run=()) if models is None else models,
+        )
         self.set_clock = SetClock()
         self.clock: LiveClock = self.set_clock
         self.version = "0.0.1"
@@ -107,6 +113,12 @@ class Daemon:
 
     def snapshots(self) -> SnapshotHealth:
         return SnapshotHealth(5, self.started, 1_000, 2_000_000, "")
+
+    def workers(self) -> None:
+        return None
+
+    def tracking(self) -> None:
+        return None
 
     def holds(self) -> list[tuple[int, int, str]]:
         return [(self.started, 60_000_000, "moving_average_cross.on_features")]

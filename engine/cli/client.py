@@ -1,11 +1,11 @@
-"""A daemon as other processes of this machine see it: its HTTP answers, typed. For `tickfold top` and `tickfold doctor`."""
+"""A daemon as other processes of this machine see it: its HTTP answers, typed. For `tickfold top`, `models` and `doctor`."""
 
 from __future__ import annotations
 
 import http.client
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -124,6 +124,14 @@ class Row(msgspec.Struct, frozen=True):
     timestamp: str  # RFC 3339; "" if there is no value yet
 
 
+class Commanded(msgspec.Struct, frozen=True):
+    """A command that was folded."""
+
+    sequence: int
+    verb: str
+    target: str
+
+
 class TokenWantedError(ServiceError):
     """A daemon that listens beyond this machine answers only those who have its token."""
 
@@ -169,19 +177,39 @@ class Client:
             rows.append(Row(exchange, symbol, values, max(stamps, default="")))
         return rows
 
+    def models(self, model: str = "", exchange: str = "", symbol: str = "") -> list[dict[str, Any]]:
+        """`GET /models`: what each model is and how it does, by key; of one model or key, if they are named."""
+        wish = {name: text for name, text in (("model", model), ("exchange", exchange), ("symbol", symbol)) if text}
+        path = f"/models?{urlencode(wish)}" if wish else "/models"
+        return self._decoded(path, self._ask("GET", path), list[dict[str, Any]])
+
+    def command(self, verb: str, target: str) -> Commanded:
+        """Have a command journaled and folded. Raises ConfigError for one that cannot be obeyed, ServiceError if it was not."""
+        path = "/commands"
+        status, answer = self._reach("POST", path, {"verb": verb, "target": target})
+        if status in (http.client.NOT_FOUND, http.client.UNPROCESSABLE_ENTITY):
+            raise ConfigError(f"{verb} {target!r}: {_said(answer)}")
+        return self._decoded(path, self._checked(path, status, answer), Commanded)
+
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
 
     def _ask(self, method: str, path: str, body: Any = None) -> bytes:
+        return self._checked(path, *self._reach(method, path, body))
+
+    def _reach(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """Send a request; return status and body. Raises ServiceError if nobody answers."""
         headers = {**self._headers, **({} if body is None else {"Content-Type": "application/json"})}
         data = None if body is None else msgspec.json.encode(body)
         try:
-            status, answer = self._exchange(method, path, data, headers)
+            return self._exchange(method, path, data, headers)
         except (OSError, http.client.HTTPException) as error:
             raise ServiceError(
                 f"no daemon answers at {self.url}: {_reason(error)}; `tickfold run` starts one"
             ) from error
+
+    def _checked(self, path: str, status: int, answer: bytes) -> bytes:
         if status == http.client.UNAUTHORIZED:
             raise TokenWantedError(f"{self.url}{path}: wants the token of its data folder: --token-file DIR/token")
         if status != http.client.OK:

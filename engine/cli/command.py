@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from engine.cli import audit, doctor, exchange, record, replay, run, show_config, top, verify
+from engine.cli import audit, doctor, exchange, models, record, replay, run, show_config, top, verify
 from engine.cli.options import CHECK_FAILED, DONE, INTERRUPTED, SERVICE_DOWN, WRONG_INPUT
 from engine.errors import EngineError, ServiceError
 
-VERBS = (run, replay, verify, exchange, record, audit, top, doctor, show_config)
+VERBS = (run, replay, verify, exchange, record, audit, models, top, doctor, show_config)
 """Modules with `add(verb)`, in the order in which --help lists them."""
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from engine.digest import Digests
 from engine.errors import ConfigError
 from engine.events import Answer, Command, Key, Outcome, Prediction, Promotion
+from engine.models import timeline
 from engine.models.actor import Decided, ModelActor
 from engine.models.arm import Arm, Batch
 from engine.models.layout import (
@@ -22,6 +23,7 @@ from engine.models.layout import (
     LOW,
     OUTCOME,
     OUTCOME_RECEIVED,
+    OUTCOME_SEQUENCE,
     OUTCOME_TIMESTAMP,
     REFERENCE,
     SEQUENCE,
@@ -206,6 +208,15 @@ class ModelStage:
             if actor.shared.spec.name == model and slot >= 0 and actor.ledger_ids[slot, SEQUENCE] == sequence:
                 ids = actor.ledger_ids[slot]
                 return _prediction(actor, actor.ledger[slot], ids, int(ids[1]), int(ids[2]), sequence)
+        return None
+
+    def verified(self, model: str, exchange: str, symbol: str) -> Outcome | None:
+        """Return what became of the newest prediction that has matured, None if there is none or it was not served."""
+        for actor in self.actors.get((exchange, symbol), ()):
+            if actor.shared.spec.name == model and (answered := int(actor.ids[timeline.ANSWERED])):
+                slot = (answered - 1) % len(actor.ledger)
+                ids = actor.ledger_ids[slot]
+                return _outcome(actor, actor.ledger[slot], ids, int(ids[OUTCOME_SEQUENCE]))
         return None
 
     def arm(self, model: str, exchange: str, symbol: str, version: str) -> Arm | None:

@@ -21,7 +21,10 @@ from engine.ingress import BAD_PRICE, DUPLICATE, LATE, OUTCOMES, QUOTE, TRADE
 from engine.latency import STEP_BITS, STEPS, Latency
 from engine.serving.bulletin import Bulletin
 from engine.serving.host import Host
+from engine.serving.model_metrics import model_metrics
+from engine.serving.models import Board
 from engine.serving.operations import keys_of, live_sequence, memory_bytes
+from engine.serving.tracking_metrics import tracking_metrics
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 FEED_STATES = ("connecting", "subscribing", "live", "stale", "waiting", "failed", "stopped")
@@ -99,16 +102,19 @@ class Served:
 class Counters(Collector):
     """Reads a daemon when Prometheus asks."""
 
-    def __init__(self, host: Host, bulletin: Bulletin, served: Served) -> None:
+    def __init__(self, host: Host, bulletin: Bulletin, served: Served, board: Board) -> None:
         self._host = host
         self._bulletin = bulletin
         self._served = served
+        self._board = board
 
     def collect(self) -> Iterator[Metric]:
         yield from self._of_fold()
         yield from self._of_strategies()
+        yield from model_metrics(self._board.known())
         yield from self._of_feeds()
         yield from self._of_keeping()
+        yield from tracking_metrics(self._host.tracking())
         yield from self._of_process()
         yield from self._of_server()
 
@@ -279,9 +285,9 @@ def _histogram(latency: Latency) -> HistogramMetricFamily:
 class Exposition:
     """The text that Prometheus reads."""
 
-    def __init__(self, host: Host, bulletin: Bulletin, served: Served) -> None:
+    def __init__(self, host: Host, bulletin: Bulletin, served: Served, board: Board) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(Counters(host, bulletin, served))
+        self._registry.register(Counters(host, bulletin, served, board))
 
     def text(self) -> bytes:
         """Return all metrics as they are now."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from engine.serving.model_schemas import standing
+from engine.serving.models import FIELDS
 from engine.serving.online import ENTITIES_MAX, FEATURES_MAX, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, REFERENCE
 from engine.serving.operations import TARGET_CHARACTERS, VERBS
 from engine.serving.selection import ALL_TYPES
@@ -67,7 +69,7 @@ def description(version: str) -> Schema:
             "/health": {"get": _get("Status of each part, and the chain digests at `sequence`", _ref("Health"))},
             "/ready": {"get": _get("Whether it is ready; 503 with the reason while it is not", _ref("Ready"), 503)},
             "/features": {"get": _get("Feature views, and the keys that there are values of", _ref("Features"))},
-            "/models": {"get": _get("Models: none in this version", _list({"type": "object"}))},
+            "/models": {"get": _models()},
             "/openapi.json": {"get": _get("This description", {"type": "object"})},
             "/metrics": {"get": _text("Counters, for Prometheus", "text/plain")},
             "/": {"get": _text("The page", "text/html")},
@@ -145,7 +147,10 @@ def _push() -> Schema:
 
 
 def _commands() -> Schema:
-    target = "A strategy for park and resume, exchange:symbol for add_symbol and remove_symbol, nothing for snapshot"
+    target = (
+        "A strategy for park and resume, exchange:symbol for add_symbol and remove_symbol, nothing for snapshot, MODEL@VERSION for promote, "
+        "MODEL for rollback, pin and unpin, each of all keys or of the exchange:symbol behind a space"
+    )
     request = _object(
         {
             "verb": {"type": "string", "enum": list(VERBS)},
@@ -162,25 +167,38 @@ def _commands() -> Schema:
     }
 
 
-def _stream() -> Schema:
-    def parameter(name: str, text: str, schema: Schema = TEXT) -> Schema:
-        return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+def _parameter(name: str, text: str, schema: Schema = TEXT) -> Schema:
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
 
+
+def _models() -> Schema:
+    texts = dict.fromkeys(FIELDS, "only those of this name")
+    parameters = [_parameter(name, text) for name, text in texts.items() if name != "history"]
+    flag: Schema = {"type": "string", "enum": ["false", "true"]}
+    return {
+        "summary": "Models, by key: how each stands, its versions and their scores beside their baselines",
+        "parameters": [*parameters, _parameter("history", "true: with how its skill went", flag)],
+        "responses": _answers(_ok("The models", _list(_ref("Model"))), 422),
+    }
+
+
+def _stream() -> Schema:
     return {
         "summary": "A websocket: features, signals, feed statuses and more as they come",
         "description": (
-            "First `hello`. Rows of features are conflated to the newest of each view and key; everything else comes through a queue, "
-            'whose overflow a `dropped` message counts. A client may say {"subscribe": {"types", "views", "keys": [{"exchange", '
-            '"symbol"}], "strategies"}}, each of them optional.'
+            "First `hello`. Rows of features are conflated to the newest of each view and key, predictions and outcomes to the newest of "
+            "each model and key; everything else comes through a queue, whose overflow a `dropped` message counts. A client may say "
+            '{"subscribe": {"types", "views", "keys": [{"exchange", "symbol"}], "strategies", "models"}}, each of them optional.'
         ),
         "parameters": [
-            parameter("types", f"with commas between them: {', '.join(ALL_TYPES)}"),
-            parameter("views", "names of feature views, with commas between them"),
-            parameter("keys", "exchange:symbol, with commas between them"),
-            parameter("exchange", "with symbol: one key"),
-            parameter("symbol", "with exchange: one key"),
-            parameter("strategies", "names, with commas between them"),
-            parameter(
+            _parameter("types", f"with commas between them: {', '.join(ALL_TYPES)}"),
+            _parameter("views", "names of feature views, with commas between them"),
+            _parameter("keys", "exchange:symbol, with commas between them"),
+            _parameter("exchange", "with symbol: one key"),
+            _parameter("symbol", "with exchange: one key"),
+            _parameter("strategies", "names, with commas between them"),
+            _parameter("models", "names, with commas between them"),
+            _parameter(
                 "format",
                 "json, or columns: binary messages, as the page draws them",
                 {"type": "string", "enum": ["json", "columns"]},
@@ -221,6 +239,7 @@ def _schemas() -> dict[str, Schema]:
         ),
         "Ready": _object({"ready": FLAG, "live_sequence": COUNT}),
         "Features": _object({"views": _list(view), "keys": _list(key)}),
+        "Model": standing(),
         "Health": _health(),
     }
 
@@ -284,6 +303,28 @@ def _health() -> Schema:
             "last_error": {"type": ["object", "null"]},
         }
     )
+    models = _object(
+        {
+            "running": _list(TEXT),
+            "instances": {**COUNT, "description": "models of keys"},
+            "ready": COUNT,
+            "memory_bytes": COUNT,
+            "alarms": _list(TEXT, description="models that take too much memory, versions that are parked"),
+        }
+    )
+    mlflow = _object(
+        {
+            "state": {"type": "string", "enum": ["starting", "tracking", "retrying", "stopped"]},
+            "uri": TEXT,
+            "waiting": COUNT,
+            "sent": COUNT,
+            "logged": COUNT,
+            "dropped": COUNT,
+            "refused": COUNT,
+            "failures": COUNT,
+            "detail": TEXT,
+        }
+    )
     hold = _object({"at": TIME_NS, "held_ns": COUNT, "what": TEXT})
     return _object(
         {
@@ -307,6 +348,8 @@ def _health() -> Schema:
                     "journal": journal,
                     "snapshots": snapshots,
                     "strategies": _list(strategy),
+                    "models": models,
+                    "mlflow": {"anyOf": [mlflow, {"type": "null"}], "description": "null where it is not switched on"},
                     "loop": _object({"holds": _list(hold)}),
                 }
             ),

@@ -21,9 +21,10 @@ from engine.latency import Latency
 from engine.serving.answers import ApiError, decode, plain_error
 from engine.serving.bulletin import Bulletin
 from engine.serving.host import Host
+from engine.serving.models import Board
 from store.ring import OnlineStore
 
-Verb = Literal["add_symbol", "remove_symbol", "park", "resume", "snapshot"]
+Verb = Literal["add_symbol", "remove_symbol", "park", "resume", "snapshot", "promote", "rollback", "pin", "unpin"]
 VERBS: tuple[str, ...] = get_args(Verb)
 TARGET_CHARACTERS = 200
 UNLISTED = 10  # symbols that are named in reasons, an exchange
@@ -76,13 +77,14 @@ def memory_bytes() -> int:
         return most if sys.platform == "darwin" else most * 1024
 
 
-def health(host: Host, bulletin: Bulletin) -> dict[str, Any]:
+def health(host: Host, bulletin: Bulletin, board: Board) -> dict[str, Any]:
     """Return the status of each part, and the chain digests at `sequence`."""
     starting = host.starting()
     digested = host.digest()
     feeds, exchanges = host.feeds(), host.exchanges()
     journal, snapshots = host.journal(), host.snapshots()
-    reasons = [] if starting else _reasons(host, bulletin, feeds, exchanges)
+    models = board.health()
+    reasons = [] if starting else _reasons(host, bulletin, feeds, exchanges) + models["alarms"]
     return {
         "status": "starting" if starting else "degraded" if reasons else "ok",
         "starting": starting,
@@ -108,6 +110,8 @@ def health(host: Host, bulletin: Bulletin) -> dict[str, Any]:
             "journal": {**msgspec.structs.asdict(journal), "folder": Path(journal.folder).name},
             "snapshots": snapshots,
             "strategies": _strategies(host, bulletin),
+            "models": models,
+            "mlflow": host.tracking(),
             "loop": {"holds": [{"at": at, "held_ns": held, "what": what} for at, held, what in host.holds()]},
         },
     }

@@ -1,4 +1,4 @@
-"""What a client of the stream wants to hear: by type of message, view, key and strategy. What is not named is wanted."""
+"""What a client of the stream wants to hear: by type of message, view, key, strategy and model. What is not named is wanted."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ TYPES: dict[type, str] = {
 """Events with a type of their own; all others are OTHER, and say which they are."""
 UNHEARD = (Heartbeat, Configured)
 """What says nothing to a client."""
+CONFLATED = (Prediction, Outcome)
+"""Events of which only the newest of each model and key is sent, as of features: there may be one at each trade."""
 ALL_TYPES = (FEATURES, *TYPES.values(), OTHER)
 NAMES_MAX = 1_000
 
@@ -59,6 +61,7 @@ class Wish(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     views: list[str] | None = None
     keys: list[KeyName] | None = None
     strategies: list[str] | None = None
+    models: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Selection:
     views: frozenset[str] | None = None
     keys: dict[Key, None] | None = None
     strategies: frozenset[str] | None = None
+    models: frozenset[str] | None = None
 
     def has_features(self, view: str, key: Key) -> bool:
         """Whether rows of a view and key are wanted."""
@@ -78,15 +82,21 @@ class Selection:
             and (self.keys is None or key in self.keys)
         )
 
+    def has_type(self, kind: type) -> bool:
+        """Whether events of a kind are wanted at all."""
+        return self.types is None or TYPES.get(kind, OTHER) in self.types
+
     def has(self, event: Any) -> bool:
-        """Whether an event is wanted. What concerns no key passes every choice of keys; so with strategies."""
-        if self.types is not None and TYPES.get(type(event), OTHER) not in self.types:
+        """Whether an event is wanted. What concerns no key passes every choice of keys; so with strategies and models."""
+        if not self.has_type(type(event)):
             return False
         if self.keys is not None and (exchange := getattr(event, "exchange", "")):
             symbol = event.symbol
             # A status without a symbol speaks of the whole connection.
             if (exchange, symbol) not in self.keys if symbol else not any(exchange == key[0] for key in self.keys):
                 return False
+        if self.models is not None and (model := getattr(event, "model", "")) and model not in self.models:
+            return False
         if self.strategies is not None:
             name = getattr(event, "strategy", "") or getattr(event, "actor", "")
             return not name or name in self.strategies
@@ -107,6 +117,7 @@ def select(wish: Wish, views: tuple[str, ...]) -> Selection:
         None if wish.views is None else frozenset(wish.views),
         None if wish.keys is None else {(key.exchange, key.symbol): None for key in wish.keys},
         None if wish.strategies is None else frozenset(wish.strategies),
+        None if wish.models is None else frozenset(wish.models),
     )
 
 
@@ -119,10 +130,10 @@ def of_query(query: Mapping[str, str]) -> Wish:
         if missing := [name for name in ("exchange", "symbol") if not query.get(name)]:
             raise _wrong(missing[0], "expected exchange and symbol together")
         keys = [KeyName(query["exchange"], query["symbol"])]
-    types, views, strategies = (
-        _words(query[name]) if name in query else None for name in ("types", "views", "strategies")
+    types, views, strategies, models = (
+        _words(query[name]) if name in query else None for name in ("types", "views", "strategies", "models")
     )
-    return Wish(types, views, keys, strategies)
+    return Wish(types, views, keys, strategies, models)
 
 
 def _key(text: str) -> KeyName:

@@ -24,6 +24,7 @@ from engine.serving.answers import BODY_MAX, HEADERS, ApiError, Limits, answer, 
 from engine.serving.bulletin import bulletin_of
 from engine.serving.host import Host
 from engine.serving.metrics import CONTENT_TYPE, Exposition, Served
+from engine.serving.models import Board, wish_of
 from engine.serving.online import OnlineFeatures
 from engine.serving.openapi import description
 from engine.serving.page import page_routes
@@ -48,6 +49,7 @@ class Server:
         listening: asyncio.Server,
         streams: Streams,
         ends: list[Callable[[], None]],
+        looking: asyncio.Task[None],
     ) -> None:
         self.url = url
         self.token = token
@@ -55,12 +57,15 @@ class Server:
         self._listening = listening
         self._streams = streams
         self._ends = ends
+        self._looking = looking
 
     async def stop(self) -> None:
         """Listen no more, say goodbye to websocket clients, and let requests end. Takes a few seconds at most."""
         for end in self._ends:
             end()
         self._ends.clear()
+        self._looking.cancel()
+        await asyncio.gather(self._looking, return_exceptions=True)
         self._listening.close()
         await self._streams.close()
         await self._runner.cleanup()
@@ -77,6 +82,7 @@ async def serve(host: Host, limits: Limits | None = None) -> Server:
     token = read_token(token_path(host.config))
     served = Served()
     streams = Streams(host, served, limits)
+    board = Board(host)
     app = web.Application(client_max_size=BODY_MAX)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
     listening = await _bind(runner, config, served, limits)
@@ -85,7 +91,7 @@ async def serve(host: Host, limits: Limits | None = None) -> Server:
         guard = Guard(config, token, port)
         app.middlewares.append(_middleware(guard, served))
         app.on_response_prepare.append(_complete)
-        app.add_routes(_routes(host, guard, served, streams, limits))
+        app.add_routes(_routes(host, guard, served, streams, board, limits))
         app.add_routes(page_routes(host))
         await runner.setup()
         with _explained(config):
@@ -95,7 +101,8 @@ async def serve(host: Host, limits: Limits | None = None) -> Server:
         await runner.cleanup()
         raise
     ends = [host.listen(served.hear), host.listen(streams.hear)]
-    return Server(f"http://{_reachable(config.host)}:{port}", token, runner, listening, streams, ends)
+    looking = asyncio.get_running_loop().create_task(board.run())
+    return Server(f"http://{_reachable(config.host)}:{port}", token, runner, listening, streams, ends, looking)
 
 
 async def _bind(runner: web.AppRunner, config: ServerConfig, served: Served, limits: Limits) -> asyncio.Server:
@@ -232,10 +239,12 @@ async def _complete(_: web.Request, made: web.StreamResponse) -> None:
 # -- routes
 
 
-def _routes(host: Host, guard: Guard, served: Served, streams: Streams, limits: Limits) -> list[web.RouteDef]:
+def _routes(
+    host: Host, guard: Guard, served: Served, streams: Streams, board: Board, limits: Limits
+) -> list[web.RouteDef]:
     bulletin = bulletin_of(host)
     online = OnlineFeatures(operations.store_of(host), host.clock)
-    exposition = Exposition(host, bulletin, served)
+    exposition = Exposition(host, bulletin, served, board)
     described = description(host.version)
 
     async def get_online_features(request: web.Request) -> web.Response:
@@ -252,6 +261,9 @@ def _routes(host: Host, guard: Guard, served: Served, streams: Streams, limits: 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE})
 
+    async def models(request: web.Request) -> web.Response:
+        return answer(await board.standings(wish_of(request.query)))
+
     def get(path: str, make: Callable[[], object]) -> web.RouteDef:
         async def handle(_: web.Request) -> web.Response:
             return answer(make())
@@ -262,10 +274,10 @@ def _routes(host: Host, guard: Guard, served: Served, streams: Streams, limits: 
         web.post("/get-online-features", get_online_features),
         web.post("/commands", commands),
         web.post("/push", push),
-        get("/health", lambda: operations.health(host, bulletin)),
+        get("/health", lambda: operations.health(host, bulletin, board)),
         get("/ready", lambda: operations.ready(host)),
         get("/features", lambda: operations.features(host, bulletin)),
-        get("/models", list),
+        web.get("/models", models),
         get("/openapi.json", lambda: described),
         web.get("/metrics", metrics),
         web.get("/stream", streams.handle, allow_head=False),

@@ -3,7 +3,9 @@
     hello       first: sequence, version, views, keys
     features    the newest row of a view and key, at most `server.stream_hz` times a second: rows in between are passed over, so a
                 reader who falls behind misses rows and never the newest
-    signal, feed_status, gap, prediction, outcome, drift, promotion, fill, event
+    prediction, outcome
+                likewise: the newest of a model and key
+    signal, feed_status, gap, drift, promotion, fill, event
                 each one as it was reported, through a queue of QUEUE; what does not fit is let go of, oldest first, and counted in a
                 `dropped` message
 
@@ -29,8 +31,9 @@ from engine.serving.answers import ApiError, Limits, invalid
 from engine.serving.frames import Frames
 from engine.serving.host import Host
 from engine.serving.metrics import Served
+from engine.serving.newest import Conflated, OfModels
 from engine.serving.operations import keys_of, live_sequence, store_of
-from engine.serving.selection import UNHEARD, KeyName, Selection, message_of, of_message, of_query, select
+from engine.serving.selection import CONFLATED, UNHEARD, KeyName, Selection, message_of, of_message, of_query, select
 
 QUEUE = 1_000  # events that wait for one client
 REPORTED = 10_000  # events that wait to be handed out
@@ -94,6 +97,7 @@ class Client:
         self.selection = selection
         self.sent: dict[tuple[str, Key], int] = {}
         self.queue: deque[bytes] = deque()
+        self.newest = Conflated()
         self.dropped = 0
         self.woken = asyncio.Event()
 
@@ -116,6 +120,7 @@ class Streams:
         self._served = served
         self._limits = limits
         self._rows = Rows(host)
+        self._of_models = OfModels(host)
         self._clients: dict[Client, None] = {}
         self._sockets: dict[web.WebSocketResponse, None] = {}
         self._reported: deque[Any] = deque(maxlen=REPORTED)
@@ -148,7 +153,10 @@ class Streams:
             for client in self._clients:
                 if client.selection.has(event):
                     message = message or message_of(event)
-                    served.stream_dropped += client.put(message)
+                    if type(event) in CONFLATED:
+                        client.newest.put(event, message)
+                    else:
+                        served.stream_dropped += client.put(message)
         if self._reported:
             self._loop.call_soon(self._hand_out)
 
@@ -234,8 +242,10 @@ class Streams:
         return 1.0 / self._host.config.server.stream_hz
 
     def rows(self, client: Client) -> Iterator[bytes]:
-        """Newest rows that a client has not been sent."""
-        return self._rows.newer(client.selection, client.sent)
+        """Newest rows, predictions and outcomes that a client has not been sent."""
+        yield from self._rows.newer(client.selection, client.sent)
+        yield from self._of_models.newer(client.selection, client.newest)
+        yield from client.newest.take()
 
     def enter(self, client: Client) -> None:
         """Let a client hear events."""
@@ -324,6 +334,7 @@ class Messages:
             else:
                 self._client.selection = selection
                 self._client.sent.clear()
+                self._client.newest.clear()
                 said = msgspec.json.encode({"type": "subscribed", "subscribe": wish})
             await self._streams.send(socket, [said], WSMsgType.TEXT)
 

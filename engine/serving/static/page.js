@@ -1,6 +1,7 @@
 // The page: puts together what comes over the wire, the charts and the panels. At most one drawing for each frame of the screen.
 
 import { Charts } from "./charts.js";
+import { Models } from "./models.js";
 import { Picker } from "./picker.js";
 import { Series } from "./series.js";
 import { Status } from "./status.js";
@@ -10,6 +11,7 @@ import { Wire } from "./wire.js";
 const STALE_MS = 10000; // without any message on a feed, or with a symbol that is said to be stalled
 const FEW_BARS = 30; // below that every trade is shown, unless bars are asked for
 const DELAYS = 50;
+const MODELS = ";models"; // behind the symbol in the address; a symbol's own semicolon is escaped there
 const CLOCKS = 100; // messages over which the engine's clock is compared with this machine's
 
 const $ = (id) => document.getElementById(id);
@@ -36,6 +38,7 @@ class Page {
     this.series = { bars: new Series(), ticks: new Series() };
     this.chosen = stored("interval");
     this.key = keyOf(location.hash);
+    this.view = viewOf(location.hash);
     this.isUp = false;
     this.lost = { since: null, retryAt: null };
     this.header = null; // newest
@@ -61,6 +64,7 @@ class Page {
     });
     this.status.hidden = this.model.hidden;
     this.charts = new Charts($("charts"), $("tip"), this.model, { onZoom: (isZoomed) => ($("unzoom").hidden = !isZoomed) });
+    this.models = new Models($("models"));
     this.picker = new Picker($("symbol"), $("symbols"), $("exchange"), (key) => this.show(key));
     this.wire = new Wire({
       onFrame: (frame, arrived) => this.hear(frame, arrived),
@@ -82,8 +86,10 @@ class Page {
     addEventListener("themechange", () => this.charts.build());
     addEventListener("hashchange", () => {
       const key = keyOf(location.hash);
+      this.look(viewOf(location.hash));
       if (key && !same(key, this.key)) this.show(key);
     });
+    $("view").addEventListener("change", (event) => this.look(event.target.value));
     $("interval").addEventListener("change", (event) => {
       this.chosen = event.target.value;
       store("interval", this.chosen);
@@ -93,7 +99,17 @@ class Page {
     setInterval(() => this.tick(), 250);
     this.picker.setCurrent(this.key);
     this.wire.show(this.key);
+    this.look(this.view);
     this.tick();
+  }
+
+  /** Look at the market or at the models. */
+  look(view) {
+    this.view = view;
+    document.body.dataset.view = view;
+    for (const input of document.querySelectorAll("#view input")) input.checked = input.value === view;
+    if (this.key) this.remember(this.key);
+    this.models.show(this.key, view === "models");
   }
 
   // -- what comes in
@@ -160,7 +176,9 @@ class Page {
 
   remember(key) {
     this.key = key;
-    const hash = `#${encodeURIComponent(key.exchange)}:${encodeURIComponent(key.symbol).replaceAll("%2F", "/")}`;
+    const place = `#${encodeURIComponent(key.exchange)}:${encodeURIComponent(key.symbol).replaceAll("%2F", "/")}`;
+    const hash = this.view === "models" ? `${place}${MODELS}` : place;
+    this.models.show(key, this.view === "models");
     if (location.hash !== hash) history.replaceState(null, "", hash);
   }
 
@@ -315,8 +333,14 @@ function same(one, other) {
   return one?.exchange === other?.exchange && one?.symbol === other?.symbol;
 }
 
+/** What an address says is looked at: behind the symbol, ;models. */
+function viewOf(hash) {
+  return hash.endsWith(MODELS) ? "models" : "market";
+}
+
 /** The symbol that an address names: #binance:BTC/USDT. */
-function keyOf(hash) {
+function keyOf(address) {
+  const hash = address.endsWith(MODELS) ? address.slice(0, -MODELS.length) : address;
   const at = hash.indexOf(":");
   if (at < 2) return null;
   try {

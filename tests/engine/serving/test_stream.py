@@ -15,12 +15,12 @@ import pytest
 
 from engine.events import (
     Configured,
+    Drift,
     FeedStatus,
     Gap,
     HandlerFailed,
     Heartbeat,
     Parked,
-    Prediction,
     Signal,
 )
 from engine.serving.answers import Limits
@@ -131,7 +131,7 @@ async def test_events_come_in_their_order_each_under_its_type(tmp_path: Path) ->
         a_signal(1, value=float("nan")),
         a_status(2),
         Gap("x", "BTC/USDT", 5, 9, 5, 0, START, START, 3),
-        Prediction("direction", "1", "x", "BTC/USDT", 60, float("nan"), (0.5, 0.5), 1.0, START, START, 4),
+        Drift("adwin", "direction:loss", "x", "BTC/USDT", 3.5, START, START, 4, "direction", "2"),
         Heartbeat(START, START, 5),
         Configured("{}", "", 1, START, START, 6),
         HandlerFailed("mine", "on_tick", "ValueError: no", "Traceback: /a/file.py", 1, START, START, 7),
@@ -143,7 +143,7 @@ async def test_events_come_in_their_order_each_under_its_type(tmp_path: Path) ->
             daemon.report(event)
         heard = await until(client, lambda message: message.get("event") == "parked")
     assert [(m["type"], m["sequence"]) for m in heard] == [
-        ("signal", 1), ("feed_status", 2), ("gap", 3), ("prediction", 4), ("event", 7), ("event", 8),
+        ("signal", 1), ("feed_status", 2), ("gap", 3), ("drift", 4), ("event", 7), ("event", 8),
     ]  # fmt: skip
     assert heard[0] == {
         "type": "signal", "strategy": "mine", "exchange": "x", "symbol": "BTC/USDT", "value": None, "reason": "why",
@@ -208,7 +208,7 @@ async def test_a_message_changes_what_is_heard(tmp_path: Path) -> None:
         wish = {"types": ["features"], "views": ["slow"], "keys": [{"exchange": "x", "symbol": "ETH/USDT"}]}
         await client.send_json({"subscribe": wish})
         (said,) = await until(client, of_type("subscribed"))
-        assert said["subscribe"] == {**wish, "strategies": None}
+        assert said["subscribe"] == {**wish, "strategies": None, "models": None}
         daemon.report(a_signal(1))
         row = await client.receive_json()
         assert (row["type"], row["view"], row["symbol"]) == ("features", "slow", "ETH/USDT")
