@@ -231,9 +231,10 @@ def contest_answer(state: Any, losses: Any, nets: Any, alpha: float, pairs_min: 
     most = 0.0
     for arm in range(arms):
         role = state[arm, ROLE]
-        difference = losses[champion] - losses[arm]
-        if role not in (CHALLENGER, PREVIOUS) or math.isnan(difference):
+        if role not in (CHALLENGER, PREVIOUS) or math.isnan(losses[arm]):
             continue
+        # Two infinite losses are equal; their difference would be NaN.
+        difference = losses[champion] - losses[arm] if losses[champion] != losses[arm] else 0.0
         row = state[arm]
         surprise = log_threshold(row[ORDER], alpha)
         contest_pair(row, difference, nets[arm] - nets[champion], state[arms, IS_BOUNDED], surprise)

@@ -23,7 +23,7 @@ import math
 
 BET_MAX = 0.9
 """Of all that is staked, what one pair may lose at most."""
-SHRINKAGE = 20.0
+SHRINKAGE = 50.0
 """Pairs of no difference that the mean is shrunk by."""
 SCALE = 8.0
 """Root mean squares of what came before, at which a difference of unbounded losses is truncated."""
