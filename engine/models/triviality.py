@@ -12,7 +12,8 @@ Nothing is said before OUTCOMES_MIN thinned outcomes. The limits are far from wh
 direction in seconds) and near to what leaks give: on a random walk "repeat the last label" reaches an MCC of 0.88 when labels are used
 at the next tick with a horizon of 60.
 
-`features_answer` is a step like those of the judge: it follows how each feature goes with the label, on thinned answers.
+`features_answer` is a step like those of the judge: it follows how each feature goes with the label, on thinned answers. `FeatureWatch`
+takes it for whoever hears what matures.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.events import Key
 from engine.models import score
+from engine.models.arm import Batch
 from engine.models.baselines import callers
-from engine.models.layout import LABEL
+from engine.models.layout import CLOCK, DUE, LABEL, RESOLVED, STATUS
+from engine.models.spec import ModelSpec
 from engine.models.target import CUSTOM, DIRECTION, LOG_RETURN, VOLATILITY
 
 OUTCOMES_MIN = 100
@@ -96,6 +100,41 @@ def feature_leaks(state: npt.NDArray[np.float64], kind: int, names: Sequence[str
         for name, correlation in zip(names, feature_correlations(state).tolist(), strict=True)
         if abs(correlation) > most
     )
+
+
+class FeatureWatch:
+    """Hears what matures of every model and key (`ModelStage.matured`), and names the features that know the answer.
+
+    An effect: it reads the ledger while it is called, and nothing that it finds reaches a model.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, Key], _Seen] = {}
+
+    def __call__(self, spec: ModelSpec, key: Key, batch: Batch, versions: tuple[str, ...]) -> None:
+        """Take in the answers of a batch that do not overlap the one that counted before."""
+        if not spec.target.is_supervised:
+            return
+        seen = self._seen.get((spec.name, key))
+        if seen is None:
+            seen = self._seen[spec.name, key] = _Seen(spec, np.zeros(features_size(batch.layout.features)))
+        columns = [batch.ids[batch.answers, column].tolist() for column in (STATUS, CLOCK, DUE)]
+        for slot, status, clock, due in zip(batch.answers.tolist(), *columns, strict=True):
+            if status == RESOLVED and clock >= seen.due:
+                seen.due = due
+                features_answer(seen.state, batch.ledger[slot], batch.layout.x_at, batch.layout.features)
+
+    def leaks(self, model: str, key: Key) -> tuple[Triviality, ...]:
+        """Return what was found of a model's features on one key."""
+        seen = self._seen.get((model, key))
+        return () if seen is None else feature_leaks(seen.state, seen.spec.target.kind, seen.spec.names)
+
+
+@dataclass
+class _Seen:
+    spec: ModelSpec
+    state: npt.NDArray[np.float64]
+    due: int = 0  # where the horizon's clock stands when the outcome that counted last is due
 
 
 def trivialities(
