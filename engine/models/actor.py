@@ -107,9 +107,9 @@ class ModelActor:
         self.ids = self.state.view(np.int64)
         self._put_ledger(np.full((LEDGER_START, shared.layout.width), np.nan))
         self.baselines = np.zeros(baselines_size(target.kind, target.outputs))
-        self.scores = np.zeros((shared.arms, score_size(target.kind, target.outputs)))
-        fresh = conformal_new(spec.config.coverage)
-        self.conformal = np.repeat(fresh[None, :], shared.arms, axis=0)
+        # One row an arm that there is; a thousand symbols would not have the memory for those that there may be.
+        self.scores = np.zeros((0, score_size(target.kind, target.outputs)))
+        self.conformal = conformal_new(spec.config.coverage)[None, :][:0]
         self.contest = contest_new(shared.arms, is_bounded=shared.is_class)
         contest_hold(self.contest, spec.config.promote == "manual")
         self.drift = drift_new(len(spec.features))
@@ -265,9 +265,14 @@ class ModelActor:
         version = str(standing.next_version)
         standing.next_version += 1
         seat = standing.seats[arm] = Seat(version, dict(algorithm), since)
+        if isinstance(retired := self.arms[arm], WorkerArm):
+            retired.close()
         self.arms[arm] = self._make(algorithm, version)
-        self.scores[arm] = 0.0
-        self.conformal[arm] = conformal_new(shared.spec.config.coverage)
+        fresh = conformal_new(shared.spec.config.coverage)
+        if arm == len(self.scores):
+            self.scores = np.vstack([self.scores, np.zeros((1, self.scores.shape[1]))])
+            self.conformal = np.vstack([self.conformal, fresh[None, :]])
+        self.scores[arm], self.conformal[arm] = 0.0, fresh
         if arm != self.position[judge.CHAMPION]:
             contest_enter(self.contest, arm, shared.spec.config.warm_up, by_drift=by_drift)
         return seat
@@ -416,12 +421,14 @@ class ModelActor:
     # -- answers of workers
 
     def answer(self, event: Answer) -> bool:
-        """Take in what a worker said to a row; return whether that is served now. Late ones are counted."""
+        """Take in what a worker said to a row; return whether that is served now. Late ones are counted; empty ones, by the arm."""
         shared = self.shared
         arm = self.arm_of(event.version)
         slot = self._slot_asked(event.asked)
         if arm >= 0 and isinstance(asker := self.arms[arm], WorkerArm):
             asker.answered(event)
+        if not event.values:
+            return False
         if arm < 0 or slot < 0 or len(event.values) != shared.layout.outputs:
             self.standing.late_answers += 1
             return False
@@ -432,10 +439,15 @@ class ModelActor:
         is_served = arm == serves and ids[SERVED] < 0
         if len(shared.said) < 1:
             shared.make_room(1, 1)
-        shared.answered(
-            row, ids, arm if is_served else -1, out_at, shared.layout.outputs, shared.is_class, self.conformal[arm],
-            shared.said[0],
-        )  # fmt: skip
+        if shared.spec.target.is_supervised:
+            shared.answered(
+                row, ids, arm if is_served else -1, out_at, shared.layout.outputs, shared.is_class, self.conformal[arm],
+                shared.said[0],
+            )  # fmt: skip
+        elif is_served:
+            ids[SERVED] = arm
+            shared.said[0] = np.nan
+            shared.said[0, 0] = row[out_at]
         if is_served:
             self.standing.predictions += 1
             self.newest = slot, event.asked
@@ -533,10 +545,13 @@ class ModelActor:
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, array in (
-            ("timeline", self.state), ("baselines", self.baselines), ("scores", self.scores), ("conformal", self.conformal),
-            ("contest", self.contest), ("drift", self.drift),
+            ("timeline", self.state), ("baselines", self.baselines), ("contest", self.contest), ("drift", self.drift),
         ):  # fmt: skip
             array[...] = arrays[name]
+        for name in ("scores", "conformal"):
+            if arrays[name].shape[1:] != getattr(self, name).shape[1:]:
+                raise ValueError(f"{name} of {arrays[name].shape}: expected rows of {getattr(self, name).shape[1]}")
+            setattr(self, name, arrays[name].copy())
         self.position[[judge.CHAMPION, judge.SPLIT]] = arrays["position"]
         self.standing = msgspec.msgpack.decode(arrays["standing"].tobytes(), type=Standing)
         held = arrays["ledger"]

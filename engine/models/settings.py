@@ -47,7 +47,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which models take part."""
 
-    run: tuple[str, ...] = ()
+    run: tuple[str, ...] = ("built-in",)
     ledger_rows: Annotated[int, Meta(ge=16, le=1 << 22)] = 1 << 16
     arms_max: Annotated[int, Meta(ge=2, le=64)] = 8
     memory_mib: Annotated[float, Meta(gt=0.0)] = 100.0

@@ -66,6 +66,9 @@ class Shared:
             [target.kind, target.outputs, self.is_class, len(spec.features), width, own.pairs_min], np.int64
         )
         self.judge_floats = np.array([own.fee_bps, own.coverage, own.alpha, own.margin_bps])
+        # Made once now, so that a mistake in an algorithm is heard of at the start, and compiled then.
+        for algorithm in spec.algorithms:
+            make(algorithm, spec, self.layout, seed)
         self.walk = timeline.walker()
         self.judge, self.answered = judge.compiled()
         self.losses = np.full(self.arms, np.nan)

@@ -29,11 +29,11 @@ ON_TICKS = (
 """What the built-in models look at: stationary features of each trade. Prices themselves are left out: a level predicts nothing."""
 
 BUILT_IN: Mapping[str, ModelConfig] = {
-    "direction": ModelConfig(features=ON_TICKS, algorithm={"algorithm": "scaled_softmax", "lr": 0.005}),
+    "direction": ModelConfig(features=ON_TICKS, algorithm={"algorithm": "scaled_softmax", "lr": 0.0001}),
     "log_return": ModelConfig(
         features=ON_TICKS,
         target="log_return",
-        algorithm={"algorithm": "scaled_linear", "optimizer": "nlms", "lr": 0.002},
+        algorithm={"algorithm": "scaled_linear", "optimizer": "nlms", "lr": 0.0001},
     ),
 }
 

@@ -156,7 +156,7 @@ def resolve_due(
                 ledger, ledger_ids, slot, state[LAST_PRICE], state[VARIANCE_TRADE], timestamp, received, sequence, ints, floats
             )  # fmt: skip
         ids[NEXT_TRADE] += 1
-    while ids[NEXT_MID] < ids[ASKED]:
+    while ids[FIRST_MID] <= ids[NEXT_MID] < ids[ASKED]:
         slot = ids[NEXT_MID] & mask
         due = ledger_ids[slot, DUE]
         if now < due:
