@@ -79,10 +79,10 @@ def keep(
         raise ModelError(
             f"{type(model).__name__} is kept as a pickle, which runs what is in it when it is loaded; expected allow_pickle=True"
         )
-    from river import base, compose
+    from engine.models.river_arm import CLASSIFIER
+    from engine.models.river_role import role_of
 
-    last = [*model.steps.values()][-1] if isinstance(model, compose.Pipeline) else model
-    if not classes and isinstance(last, base.Classifier):
+    if not classes and role_of(model, "a model to be kept") == CLASSIFIER:
         raise ModelError(f"{type(model).__name__}: expected the names of its classes, in the order of its labels")
     return KeptModel(
         features=tuple(features or ()),

@@ -207,10 +207,11 @@ def _river_sayer(model: Any, kept: KeptModel) -> Callable[[npt.NDArray[np.float6
     """Return what asks a River object: an arm over a ledger of one row, with nothing to learn from."""
     from engine.models.arm import Batch
     from engine.models.layout import STEP, Layout
-    from engine.models.river_arm import CLASSIFIER, REGRESSOR, RiverArm
+    from engine.models.river_arm import CLASSIFIER, DETECTOR, REGRESSOR, RiverArm
+    from engine.models.river_role import role_of
     from engine.models.river_rows import LedgerRows
 
-    if not kept.classes and hasattr(model, "score_one"):
+    if role_of(model, "a kept model") == DETECTOR:  # which the arm would also teach the row
         return lambda row: np.array([model.score_one(dict(zip(kept.features, row.tolist(), strict=True)))])
     layout = Layout(len(kept.features), kept.outputs, 0, 1)
     arm = RiverArm(

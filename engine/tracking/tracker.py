@@ -39,6 +39,10 @@ PICKLED = "pickle"
 """The name under which an arm has a River model among its arrays."""
 
 
+class MlflowAwayError(ServiceError):
+    """The process is there, and MLflow is not."""
+
+
 @dataclass(frozen=True)
 class Copied:
     """What one version has learned, copied between two inputs; it is made bytes of elsewhere."""
@@ -111,6 +115,7 @@ class Tracker:
         self._is_stopping = False
         self._changed = threading.Condition()
         self._link: Link | None = None
+        self._has_begun = False
         self._state: Literal["starting", "tracking", "retrying", "stopped"] = "starting"
         self._detail = ""
         self._sent = self._logged = self._dropped = self._refused = self._failures = self._dropped_told = 0
@@ -188,10 +193,10 @@ class Tracker:
 
     def _do(self, work: Waiting | Follow) -> None:
         try:
-            if self._link is None:
-                self._open()
-            assert self._link is not None
-            done = self._link.ask(work.packed() if isinstance(work, Waiting) else work, self._answer_s)
+            done = self._ready_link().ask(work.packed() if isinstance(work, Waiting) else work, self._answer_s)
+        except MlflowAwayError as error:
+            self._failed(str(error))
+            return
         except ServiceError as error:
             self._close_link()
             self._failed(str(error))
@@ -212,16 +217,21 @@ class Tracker:
         self._works()
         self._tell_moved(done)
 
-    def _open(self) -> None:
-        """Begin a process. Raises ServiceError if it does not come up."""
-        link = Link(self._folder)
-        with self._changed:
-            self._link = link
-            if self._state == "stopped":
-                link.kill()
-        done = link.ask(self._begin, self._start_s)
-        if done.error:
-            raise ServiceError(done.error)
+    def _ready_link(self) -> Link:
+        """Return a process that has begun. Raises ServiceError if there is none, or MLflow is not there: it lives on for the next try."""
+        link = self._link
+        if link is None:
+            link = Link(self._folder)
+            with self._changed:
+                self._link, self._has_begun = link, False
+                if self._state == "stopped":
+                    link.kill()
+        if not self._has_begun:
+            done = link.ask(self._begin, self._start_s)
+            if done.error:
+                raise MlflowAwayError(done.error)
+            self._has_begun = True
+        return link
 
     def _close_link(self) -> None:
         link, self._link = self._link, None
