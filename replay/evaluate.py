@@ -23,6 +23,7 @@ from engine.models.settings import ModelConfig
 from engine.models.spec import BUILT_IN, ModelSpec, resolve_model
 from engine.models.standing import Standing
 from engine.models.target import NONE
+from engine.models.triviality import FeatureWatch, Triviality
 from replay.datasets import DataSet, Row
 from replay.driver import Selection, build_fold, drive, views_of
 from replay.sources import Source
@@ -115,20 +116,24 @@ def evaluate(
         if progress is not None:
             progress(done)
 
+    assert fold.models is not None, "there are models to judge"
+    watch = fold.models.matured = FeatureWatch()
     drive(fold, sources, selection, progress=advance)
     fold.stop()
-    assert fold.models is not None, "there are models to judge"
     standings = fold.models.standings()
-    found = [verdict(standing) for standing in standings]
+    found = [verdict(one, watch.leaks(one.model, (one.exchange, one.symbol))) for one in standings]
     if pooled:
         for name in dict.fromkeys(standing.model for standing in standings):
             found.append(_pooled([standing for standing in standings if standing.model == name]))
     return found
 
 
-def verdict(standing: Standing) -> dict[str, Any]:
-    """Return what became of a model's predictions of one key: the champion's scores, and below them those of every version."""
-    by_version = {one.version: _report(one.score, standing) for one in standing.versions}
+def verdict(standing: Standing, leaks: Sequence[Triviality] = ()) -> dict[str, Any]:
+    """Return what became of a model's predictions of one key: the champion's scores, and below them those of every version.
+
+    leaks: features that know the answer, named in the warnings.
+    """
+    by_version = {one.version: _report(one.score, standing, leaks) for one in standing.versions}
     return {
         "exchange": standing.exchange,
         "symbol": standing.symbol,
@@ -177,11 +182,12 @@ def _pooled(standings: Sequence[Standing]) -> dict[str, Any]:
     }
 
 
-def _report(state: Any, standing: Standing) -> dict[str, Any]:
+def _report(state: Any, standing: Standing, leaks: Sequence[Triviality] = ()) -> dict[str, Any]:
     empty: dict[str, Any] = {**dict.fromkeys(ALWAYS), "n": 0, "n_eff": 0, "baselines": {}, "interval": [None, None]}
     if standing.kind == NONE:
         return empty
     found = report_of(state, kind=standing.kind, classes=standing.classes, coverage=standing.coverage)
+    found["trivial"] += [{"name": one.name, "text": one.text} for one in leaks]
     return {**empty, **found, "warnings": [f"{one['name']}: {one['text']}" for one in found["trivial"]]}
 
 
