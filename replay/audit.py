@@ -1,7 +1,7 @@
 """Proves that nothing looks ahead, by experiment: the future is cut off, or altered, and the past must not change by a bit.
 
 At each of some random moments T the inputs received after T are taken away (prefix invariance), and then replaced by others
-(perturbation). What was put out by T has to be the same each time, in every feature column and every signal. Time is `received`,
+(perturbation). What was put out by T has to be the same each time, in every feature column, prediction, label and signal. Time is `received`,
 when a thing could be known: joining quotes by an exchange's clock that runs ahead is caught, because that quote came after T.
 
 `audit` takes any pipeline, a function from inputs to streams of rows; `audit_fold` audits the fold itself with its strategies. What
@@ -20,10 +20,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from engine.actor import Subscription
 from engine.block import Block, Keys
 from engine.config import Config
 from engine.errors import ReplayError
-from engine.events import Key, Signal
+from engine.events import Key, Outcome, Prediction, Signal
 from replay.driver import Selection, build_fold, views_of
 from replay.merge import merge
 from replay.sources import Source
@@ -175,7 +176,7 @@ def audit_fold(
     views: tuple[FeatureView, ...] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Audit:
-    """Audit the fold of a configuration: every feature column and every signal; then report the warm-up of each column.
+    """Audit the fold of a configuration: every feature column, prediction, label and signal; then report the warm-up of each column.
 
     strategies and sources give new ones at each call: a strategy that carries something from one run to the next is caught, too.
     """
@@ -188,14 +189,52 @@ def audit_fold(
     found = views_of(config) if views is None else views
     result = audit(fold_pipeline(config, strategies, keys, found), block, cuts=cuts, seed=seed, progress=progress)
     if result.passed:
-        result.warm_ups = warm_up(fold_pipeline(config, list, keys, found), block, keys, found)
+        without = msgspec.structs.replace(config, models=msgspec.structs.replace(config.models, run=()))
+        result.warm_ups = warm_up(fold_pipeline(without, list, keys, found), block, keys, found)
     return result
+
+
+class Overheard:
+    """An actor that hears all predictions and outcomes, with when they could be known, and says nothing."""
+
+    name = "audit"
+    subscribes = (Prediction, Outcome)
+
+    def __init__(self, tell: Callable[[Any, int], None]) -> None:
+        self._tell = tell
+        self._now: Callable[[], int] = lambda: 0
+
+    def enter(self, clock: Any, _features: Any, _seed: int) -> None:
+        """Take the fold's clock."""
+        self._now = clock.now
+
+    def subscriptions(self) -> list[Subscription]:
+        return [Subscription(topic, self.hear) for topic in self.subscribes]
+
+    def hear(self, event: Any) -> None:
+        """Pass an event on."""
+        self._tell(event, self._now())
+
+    def start(self) -> None:
+        """Say nothing."""
+
+    def stop(self) -> None:
+        """Say nothing."""
+
+    def snapshot(self) -> bytes:
+        return b""
+
+    def restore(self, _snapshot: bytes) -> None:
+        """There is nothing to restore."""
 
 
 def fold_pipeline(
     config: Config, strategies: Callable[[], Sequence[Any]], keys: Keys, views: tuple[FeatureView, ...]
 ) -> Pipeline:
-    """Return the fold as a pipeline. A stream is a view of a key ("view exchange symbol"), or a strategy's signals of one."""
+    """Return the fold as a pipeline.
+
+    A stream is a view of a key ("view exchange symbol"), a model's predictions or labels of one, or a strategy's signals.
+    """
 
     def run(block: Block) -> Mapping[str, Stream]:
         parts: dict[str, list[tuple[Integers, Floats]]] = {}
@@ -213,12 +252,27 @@ def fold_pipeline(
                 name = f"signals of {event.strategy} {event.exchange} {event.symbol}"
                 parts.setdefault(name, []).append((np.array([event.received]), values))
 
-        fold = build_fold(config, strategies(), views=views, keys=keys, rows=rows, report=report)
+        def overheard(event: Prediction | Outcome, received: int) -> None:
+            if isinstance(event, Prediction):
+                said = event.probabilities or (event.value,)
+                name, names = f"predictions of {event.model}", (*(event.classes or ("value",)), "low", "high")
+                values = [*said, event.low, event.high]
+            else:
+                name, names, values = f"labels of {event.model}", ("label",), [event.value]
+            name = f"{name} {event.exchange} {event.symbol}"
+            columns[name] = ("timestamp", *names)
+            together = np.array([[0.0], *([value] for value in values)])
+            together.view(np.int64)[0, 0] = event.timestamp
+            parts.setdefault(name, []).append((np.array([received]), together))
+
+        fold = build_fold(
+            config, [*strategies(), Overheard(overheard)], views=views, keys=keys, rows=rows, report=report
+        )
         # Not stopped: what is said at the end belongs to the end of the inputs, which is another one each time.
         fold.push(block)
         return {
             name: Stream(
-                columns.get(name.split(" ", 1)[0], ("timestamp", "value")),
+                columns.get(name) or columns.get(name.split(" ", 1)[0], ("timestamp", "value")),
                 np.concatenate([received for received, _ in found]),
                 np.concatenate([values for _, values in found], axis=1),
             )

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -18,6 +19,7 @@ from engine.errors import ReplayError
 from engine.events import FeatureEvent, Signal, Tick
 from engine.indicator import indicator
 from engine.indicators import sma
+from engine.models.settings import ModelConfig, ModelsConfig
 from replay.audit import Audit, Pipeline, Stream, audit, audit_fold, fold_pipeline
 from replay.driver import Selection
 from replay.sources import open_source
@@ -331,3 +333,30 @@ def test_only_what_was_selected_is_audited() -> None:
         Config(), list, lambda: [open_source(TRADES)], Selection(symbols=("ETH/USDT",)), cuts=1, views=VIEWS
     )
     assert (few.inputs, few.streams) == (2784, 3)
+
+
+def test_predictions_and_labels_are_among_what_is_compared() -> None:
+    result = audit_fold(Config(), list, lambda: [open_source(LTC)], cuts=2)
+    assert result.passed, result.text()
+    without = audit_fold(
+        msgspec.structs.replace(Config(), models=ModelsConfig(run=())), list, lambda: [open_source(LTC)], cuts=1
+    )
+    assert result.streams == without.streams + 4
+    # direction: timestamp, three classes, low, high; log_return: timestamp, value, low, high; labels: timestamp, label, twice.
+    assert result.columns == without.columns + 6 + 4 + 2 + 2
+
+
+def test_a_target_that_knows_the_run_before_is_caught_and_named(tmp_path: Path) -> None:
+    (tmp_path / "leak.py").write_text(
+        "import sys\n\nkept = sys.modules.setdefault('kept_from_run_to_run', type(sys)('kept'))\n"
+        "seen = kept.__dict__.setdefault('seen', [])\n\ndef label(reference, outcome, spread_bps, variance):\n"
+        "    seen.append(outcome)\n    return outcome + len(seen)\n"
+    )
+    model = ModelConfig(
+        features=("technical:rsi_14",), algorithm={"algorithm": "scaled_linear"}, horizon="5t",
+        target=f"{tmp_path / 'leak.py'}:label",
+    )  # fmt: skip
+    config = msgspec.structs.replace(Config(), models=ModelsConfig(run=("leaking",), define={"leaking": model}))
+    result = audit_fold(config, list, lambda: [open_source(LTC)], cuts=1)
+    assert result.offender is not None
+    assert result.offender.stream.endswith("of leaking binance LTC/USDT")
