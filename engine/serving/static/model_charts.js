@@ -3,12 +3,12 @@
 
 import { AXIS, TIMES, roundTimes, timeLabels } from "./axis.js";
 import { colours, roundValues } from "./panes.js";
-import { fixed, make, put } from "./text.js";
+import { ago, fixed, make, put } from "./text.js";
 
 const BASELINES = ["--signal", "--rsi", "--band", "--warn", "--down-soft", "--up-soft", "--muted"];
 const ROOM = 0.02; // of the width, right of the newest sample
 const LOWEST = 0.02; // of skill: what is shown at least, either way
-const WORST = -0.5; // of skill: what lies below is not worth room
+const WORST = -1; // of skill: what lies below leaves the picture, and does not squeeze the rest
 
 /** What both have in common: a legend above a plot of uPlot's, made anew when the curves are others. */
 class Chart {
@@ -79,7 +79,7 @@ export class SkillChart extends Chart {
     const history = standing.history;
     this.marks = standing.marks;
     if (!history || history.at_ms.length < 2) {
-      if (window.uPlot) this.say(standing.outcomes ? "Two samples make a line" : `Nothing verified yet: the first outcome is known ${standing.horizon} after its prediction`);
+      if (window.uPlot) this.say(`No line yet: a prediction is verified ${standing.horizon} after it was made, and scored once the model is warm`);
       return;
     }
     if (window.uPlot) this.say("");
@@ -87,17 +87,19 @@ export class SkillChart extends Chart {
     this.view.max += Math.max((this.view.max - this.view.min) * ROOM, 10);
     this.now = history.at_ms.at(-1);
     const names = Object.keys(history.baselines);
-    // A baseline that is too bad to be shown leaves the picture below, and does not squeeze the others.
-    const kept = (values) => values.map((value) => (value === null || value < WORST ? null : value));
-    const curves = [history.low, history.high, ...names.map((name) => history.baselines[name]), history.rolling, history.skill].map(kept);
+    const curves = [history.low, history.high, ...names.map((name) => history.baselines[name]), history.rolling, history.skill];
+    // The interval is wide at first; the lines say what has to be in sight.
+    const seen = curves.slice(2).flatMap((values) => values.filter((value) => value !== null));
+    this.range = around(Math.min(0, ...seen), Math.max(0, ...seen));
     const last = (values) => {
       const value = values.at(-1);
       return value === null ? "–" : `${fixed(100 * value, 2)} %`;
     };
+    const first = history.at_ms.at(-Math.min(history.rolling_samples + 1, history.at_ms.length));
     this.name([
-      ["skill so far, with its interval", last(history.skill), "--price"],
-      [`last ${history.rolling_samples} samples`, last(history.rolling), "--macd"],
-      ...names.map((name, at) => [name.replaceAll("_", " "), last(history.baselines[name]), BASELINES[at % BASELINES.length]]),
+      ["skill so far, and its interval", last(history.skill), "--price"],
+      [`over the last ${ago(this.now - first)}`, last(history.rolling), "--macd"],
+      ...names.map((name, at) => [name.replaceAll("_", " "), null, BASELINES[at % BASELINES.length]]),
     ]);
     this.update(names.join(), [history.at_ms, ...curves], () => this.options(names));
   }
@@ -108,7 +110,7 @@ export class SkillChart extends Chart {
     return {
       ms: 1,
       padding: [8, 0, 0, 0],
-      scales: { x: { time: true, range: () => [this.view.min, this.view.max] }, y: { range: (_, low, high) => around(low, high) } },
+      scales: { x: { time: true, range: () => [this.view.min, this.view.max] }, y: { range: () => this.range } },
       axes: [
         this.axis({
           size: TIMES,
@@ -177,10 +179,10 @@ export class SkillChart extends Chart {
 
 /** Skill between sensible limits, with zero in sight. */
 function around(low, high) {
-  const least = Math.min(low ?? 0, -LOWEST);
-  const most = Math.max(high ?? 0, LOWEST);
+  const least = Math.max(Math.min(low, -LOWEST), WORST);
+  const most = Math.min(Math.max(high, LOWEST), 1);
   const room = 0.08 * (most - least);
-  return [Math.max(least, WORST) - room, Math.min(most, 1) + room];
+  return [least - room, most + room];
 }
 
 /** How often what was said came true, by class, in ten bins of equal mass: on the diagonal it is calibrated. */
@@ -210,7 +212,7 @@ export class ReliabilityChart extends Chart {
     const percent = (_, splits) => splits.map((value) => `${fixed(100 * value, 0)} %`);
     const quarters = () => [0, 0.25, 0.5, 0.75, 1];
     return {
-      padding: [8, 12, 0, 0],
+      padding: [8, 22, 0, 0],
       scales: { x: { time: false, range: () => [0, 1] }, y: { range: () => [0, 1] } },
       axes: [
         this.axis({ size: TIMES, gap: 5, splits: quarters, values: percent }),

@@ -8,9 +8,8 @@ const EVERY_MS = 1000;
 const MARKS = 6; // drifts and promotions that are told below a chart
 
 export class Models {
-  constructor(root, { onState }) {
+  constructor(root) {
     this.root = root;
-    this.onState = onState;
     this.cards = new Map(); // by name of the model
     this.key = null;
     this.isShown = false;
@@ -85,7 +84,6 @@ export class Models {
       card.draw(standing);
     }
     this.root.dataset.asked = String(Number(this.root.dataset.asked ?? 0) + 1);
-    this.onState?.(found);
   }
 }
 
