@@ -15,10 +15,12 @@ from typing import Any
 
 import msgspec
 
+from engine import models
 from engine.config import FOLD_SECTIONS, Config
 from engine.digest import update
 from engine.errors import ReplayError
 from engine.events import Configured
+from engine.models.settings import ModelsConfig
 from engine.models.worker_files import versions
 from store.ring import OnlineStore
 
@@ -43,15 +45,18 @@ def definition_of(config: Config, features: OnlineStore, strategies: Sequence[An
 
 
 def _of_models(config: Config) -> Iterator[str]:
-    """What River's models and factories are besides their configuration: pickles fit one version, and a factory is what its file says."""
+    """What models are besides their configuration: our own code; of River's the version that a pickle fits; what a plugin's file says."""
     if not config.models.run:
         return
+    home = Path(models.__file__).parent
+    for path in sorted(home.rglob("*.py")):
+        yield f"{path.relative_to(home)}\n{path.read_text(encoding='utf-8')}"
     defined = [config.models.define[name] for name in config.models.run if name in config.models.define]
     algorithms = [one for model in defined for one in (model.algorithm, *model.challengers)]
     if any("algorithm" not in one for one in algorithms):
         yield versions()
-    for one in algorithms:
-        path = Path(str(one.get("factory", "")).partition(":")[0])
+    for plugin in (*(str(one.get("factory", "")) for one in algorithms), *(model.target for model in defined)):
+        path = Path(plugin.partition(":")[0])
         if path.suffix == ".py" and path.is_file():
             yield path.read_text(encoding="utf-8")
 
@@ -67,6 +72,8 @@ def config_of(configured: Configured, other: Config) -> Config:
         sections = {name: msgspec.json.decode(raw[name], type=kind) for name, kind in kinds.items() if name in raw}
     except msgspec.MsgspecError as error:
         raise ReplayError(f"the configuration journaled at sequence {configured.sequence}: {error}") from error
+    if "models" not in raw:
+        sections["models"] = ModelsConfig(run=())  # journaled before there were any
     changed: Config = msgspec.structs.replace(other, **sections)
     return changed
 
