@@ -32,6 +32,7 @@ PACKAGES = (
     "msgspec",
     "aiohttp",
     "uvloop",
+    "river",
     "TA-Lib",
     "talipp",
     "nautilus_trader",
