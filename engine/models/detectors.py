@@ -30,7 +30,7 @@ LEVELS = 8  # of windows: 32, then 64 to 8,192 rows
 EFFECTIVE_WINDOW, EFFECTIVE_BEFORE = 8.0, 16.0  # rows, each counted as 1 / tau
 ROWS_MIN = 512  # before a window: 16 batches, for a variance of their means
 # A feature that is nearly always the same has scores of hardly any variance, and sums that are far from normal.
-VARIANCE_MIN = 0.25
+VARIANCE_MIN = 0.5
 MEMORY_MAX = 0.999  # lag-1 correlation from which on a stream counts as one that does not return
 
 # A detector's state: floats, relative to where it begins.
