@@ -28,8 +28,12 @@ ON_TICKS = (
 )
 """What the built-in models look at: stationary features of each trade. Prices themselves are left out: a level predicts nothing."""
 
+# Rates are low because labels of successive trades overlap: a minute of trades says the same thing some hundred times over.
 BUILT_IN: Mapping[str, ModelConfig] = {
-    "direction": ModelConfig(features=ON_TICKS, algorithm={"algorithm": "scaled_softmax", "lr": 0.0001}),
+    "direction": ModelConfig(
+        features=ON_TICKS,
+        algorithm={"algorithm": "scaled_softmax", "lr": 0.00005, "intercept_lr": 0.0005, "clip_z": 5.0},
+    ),
     "log_return": ModelConfig(
         features=ON_TICKS,
         target="log_return",

@@ -324,3 +324,16 @@ def test_every_default_is_in_its_own_range() -> None:
         assert learner.name == name
         spelled_out = {key: parameter.default for key, parameter in learner.parameters.items()}
         assert learner_of({"algorithm": name, **spelled_out}) == learner_of({"algorithm": name})
+
+
+def test_intercepts_learn_how_frequent_classes_are_where_standardised_features_cannot() -> None:
+    random = np.random.default_rng(3)
+    rows, labels = random.normal(size=(20_000, 2)), random.choice(3, 20_000, p=[0.1, 0.7, 0.2])
+    said = {}
+    for rate in (0.0, 0.005):
+        model = CompiledModel({"algorithm": "scaled_softmax", "lr": 0.001, "intercept_lr": rate}, ("a", "b"), 3)
+        for row, label in zip(rows, labels, strict=True):
+            model.learn_row(row, float(label))
+        said[rate] = model.predict_row(np.zeros(2))
+    assert said[0.0] == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert said[0.005] == pytest.approx([0.1, 0.7, 0.2], abs=0.05)

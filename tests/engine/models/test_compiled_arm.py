@@ -188,7 +188,7 @@ def test_the_state_of_something_else_is_refused() -> None:
 
 
 def test_states_of_the_same_size_are_told_apart_by_their_learner() -> None:
-    # 4 + 3 + 1 + 2 * 2 + 2 * 3 floats of a softmax of two classes, 4 + 5 + 1 + 2 n + 1 + n of a logistic regression.
+    # 4 + 4 + 1 + 2 * 2 + 2 * 4 floats of a softmax of two classes, 4 + 5 + 1 + 2 n + 1 + n of a logistic regression.
     sizes: dict[int, list[tuple[str, int]]] = {}
     for features in range(1, 40):
         for name in ("scaled_logistic", "scaled_softmax"):
@@ -208,4 +208,4 @@ def test_an_arm_of_an_algorithm_that_does_not_fit_is_refused() -> None:
 
 def test_memory_is_that_of_the_state() -> None:
     arm = arm_of({"algorithm": "scaled_softmax"}, 12, 3)
-    assert arm.memory == 8 * (4 + 3 + 1 + 24 + 3 * 13 + 12 + 3)
+    assert arm.memory == 8 * (4 + 4 + 1 + 24 + 3 * 14 + 12 + 3)
