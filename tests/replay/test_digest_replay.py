@@ -54,8 +54,13 @@ def test_the_answer_has_the_documented_form() -> None:
     assert tuple(said["digest"]) == PARTS
     assert all(len(value) == 64 and int(value, 16) >= 0 for value in said["digest"].values())
     assert said["inputs"] == said["sequence"] == 32_275
+    assert EMPTY not in said["digest"].values()
+
+
+def test_without_models_the_digest_of_predictions_is_that_of_nothing() -> None:
+    said, other = replay(QUOTES, TRADES, TICKFOLD_MODELS__RUN="[]"), replay(QUOTES, TRADES)
     assert said["digest"]["predictions"] == EMPTY
-    assert EMPTY not in (said["digest"]["features"], said["digest"]["signals"], said["digest"]["inputs"])
+    assert differing(said, other) == ["predictions", "state"]
 
 
 @pytest.mark.parametrize("sources", [(QUOTES, TRADES), (LTC,)], ids=["quotes and trades", "gaps"])
