@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.jit import Gathered, compile_module, entry_point
+from benchmarks.interval_coverage import changing, compiled, fold, ledger, recorded_moves, thresholds
 from engine.models.conformal import (
     ALPHA,
     EMPTY,
@@ -33,49 +30,10 @@ from engine.models.conformal import (
     interval_of,
     set_mask,
 )
-from engine.models.layout import CLOCK, DUE, HEAD, LABEL
-from tests.folding import LTC
+from engine.models.layout import HEAD, LABEL
 
 Floats = npt.NDArray[np.float64]
 HORIZON_NS = 60_000_000_000
-
-
-def fold(state: Any, rows: Any, first: int, done: int, outputs: int, is_class: bool, coverage: float) -> int:
-    """Ask at each row from `first` on, before that answering all that are due; rows before `done` were answered before."""
-    times = rows.view(np.int64)
-    for at in range(first, len(rows)):
-        while done < at and times[done, DUE] <= times[at, CLOCK]:
-            conformal_answer(state, rows[done], HEAD, outputs, is_class, coverage)
-            done += 1
-        conformal_ask(state, rows[at], HEAD, outputs, is_class)
-    return done
-
-
-@cache
-def compiled() -> Any:
-    gathered = Gathered()
-    arguments = "state, rows, first, done, outputs, is_class, coverage"
-    signature = "int64(float64[::1], float64[:, ::1], int64, int64, int64, boolean, float64)"
-    body = f"    return {gathered.add(fold)}({arguments})"
-    return compile_module(gathered.text(entry_point("entry", signature, arguments, body)), "a test").entry
-
-
-def ledger(labels: Floats, outputs: Floats, clock: npt.NDArray[np.int64], horizon: int) -> Floats:
-    rows = np.zeros((len(labels), HEAD + outputs.shape[1] + 1))
-    times = rows.view(np.int64)
-    times[:, CLOCK], times[:, DUE] = clock, clock + horizon
-    rows[:, LABEL] = labels
-    rows[:, HEAD:-1] = outputs
-    return rows
-
-
-def thresholds(
-    labels: Floats, outputs: Floats, coverage: float, clock: npt.NDArray[np.int64], horizon: int, is_class: bool = False
-) -> Floats:
-    """Return what is said of each row, asked and answered in the order of its clock."""
-    rows = ledger(labels, outputs, clock, horizon)
-    compiled()(conformal_new(coverage), rows, 0, 0, outputs.shape[1], is_class, coverage)
-    return rows[:, -1]
 
 
 def hits(labels: Floats, coverage: float, horizon: int = 1) -> tuple[npt.NDArray[np.bool_], Floats]:
@@ -83,22 +41,6 @@ def hits(labels: Floats, coverage: float, horizon: int = 1) -> tuple[npt.NDArray
     said = thresholds(labels, np.zeros((len(labels), 1)), coverage, np.arange(len(labels)), horizon)
     start = int(np.argmax(np.isfinite(said)))
     return (np.abs(labels) <= said)[start:], said[start:]
-
-
-def changing(count: int, seed: int, horizon: int = 1, spread: float = 0.5) -> Floats:
-    """Return sums of `horizon` normal returns each, whose log volatility wanders with a memory of 20 horizons."""
-    rng = np.random.default_rng(seed)
-    length = count + horizon
-    memory = math.exp(-1.0 / (20 * horizon))
-    shocks = rng.standard_normal(length) * spread * math.sqrt(1.0 - memory**2)
-    level = 0.0
-    levels = np.empty(length)
-    for at, shock in enumerate(shocks):
-        level = memory * level + shock
-        levels[at] = level
-    path = np.concatenate([[0.0], np.cumsum(np.exp(levels) * rng.standard_normal(length))])
-    moves: Floats = (path[horizon:] - path[:-horizon])[:count]
-    return moves
 
 
 @pytest.mark.parametrize("coverage", [0.9, 0.95])
@@ -135,14 +77,9 @@ def test_late_and_overlapping_answers_cost_no_coverage(coverage: float, overlap:
 def test_moves_of_recorded_trades_over_a_minute_are_held_at_the_promised_rate(
     coverage: float, is_reverting: bool
 ) -> None:
-    table = pq.read_table(LTC)
-    clock, price = table["received"].to_numpy(), table["price"].to_numpy()
-    due = np.searchsorted(clock, clock + HORIZON_NS)
-    count = int(np.argmax(due == len(clock)))
-    labels = np.log(price[due[:count]] / price[:count])
-    before = np.maximum(np.searchsorted(clock, clock[:count] - HORIZON_NS) - 1, 0)
-    value = -0.3 * np.log(price[:count] / price[before]) if is_reverting else np.zeros(count)
-    said = thresholds(labels, value[:, np.newaxis], coverage, clock[:count], HORIZON_NS)
+    labels, clock, before = recorded_moves(HORIZON_NS)
+    value = -0.3 * before if is_reverting else np.zeros(len(labels))
+    said = thresholds(labels, value[:, np.newaxis], coverage, clock, HORIZON_NS)
     held = (np.abs(labels - value) <= said)[np.argmax(np.isfinite(said)) :]
     assert len(held) > 3_500
     assert held.mean() == pytest.approx(coverage, abs=0.01)
@@ -165,7 +102,7 @@ def test_sets_of_classes_hold_the_outcome_at_the_promised_rate(coverage: float, 
     assert sets.sum(axis=1).mean() < 2.9
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.lists(st.sampled_from([0.0, 1e-3, 1.0, -1.0, 5.0, 1e300]), max_size=300), st.sampled_from([0.5, 0.9, 0.95]))
 def test_any_sequence_at_all_is_held_as_proposition_4_1_says(labels: list[float], coverage: float) -> None:
     state = conformal_new(coverage)
