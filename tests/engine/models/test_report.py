@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.models.baselines import baselines_names
 from engine.models.bootstrap import t_quantile, wilson
@@ -216,6 +218,34 @@ def test_what_lies_between_two_thinned_outcomes_is_one_outcome() -> None:
     found = report(verify(random_walk(40, 1), said, kind=UP_DOWN, horizon=20).state, kind=UP_DOWN)
     assert 1 <= found["n"] <= 7
     assert found["n_eff"] == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from([DIRECTION, UP_DOWN, TRADE, LOG_RETURN]),
+    count=st.integers(2, 400),
+    horizon=st.integers(1, 40),
+    sure=st.floats(0.05, 50.0),
+    seed=st.integers(0, 99),
+)
+def test_every_score_lies_where_it_can(kind: int, count: int, horizon: int, sure: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    outputs = len(CLASSES.get(kind, ())) or 1
+    said = rng.dirichlet(np.full(outputs, sure), count) if outputs > 1 else sure * 1e-4 * rng.normal(size=(count, 1))
+    found = report(
+        verify(random_walk(count, seed), said, kind=kind, horizon=horizon, thresholds=0.6).state, kind=kind, draws=100
+    )
+    assert found["n_eff"] <= found["n"] <= max(count - horizon, 0)
+    for name in ("accuracy", "balanced_accuracy", "brier", "abstention", "coverage", "traded"):
+        for value in (found[name], *(found["intervals"].get(name) or ())):
+            assert value is None or 0.0 <= value <= 1.0, name
+    for name, (low, high) in found["intervals"].items():
+        assert low is None or low <= high, name
+    for bins in found["reliability"].values():
+        predicted = [one["predicted"] for one in bins]
+        assert predicted == pytest.approx(sorted(predicted))
+        assert all(one["low"] - 1e-9 <= one["observed"] <= one["high"] + 1e-9 for one in bins)
+    assert sum(map(sum, found["confusion"])) == (found["n"] if outputs > 1 else 0)
 
 
 def test_the_same_sums_give_the_same_intervals() -> None:
