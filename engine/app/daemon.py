@@ -32,7 +32,7 @@ from engine.intake import Intake
 from engine.latency import Latency
 from engine.log import Reporter
 from engine.models.placing import place_models
-from engine.models.workers import PoolHealth, check_saved
+from engine.models.worker_state import PoolHealth, check_saved
 from engine.serving.server import Server, serve
 from engine.watchdog import PROCESS_HELD, Watchdog
 from replay.definition import definition_of, fold_config
@@ -231,10 +231,15 @@ class Daemon:
             latency=self.latency,
             shed_behind_ns=config.feeds.shed_behind_ms * 1_000_000,
         )
-        self._begin_workers(definition, found)
+        self._begin_workers(definition)
         unknown = Configured("", definition, 1, 0, 0)  # until it is known what the fold was configured by
         self._keeper = self._new_keeper(unknown)
         self.server = await serve(self)
+        if self._workers is not None and self.fold.models is not None:
+            self._starting = "building models in workers"
+            await self._workers.check(self.fold.models.specs)
+            if found is not None:
+                self._workers.load(found.head.sequence)
         await self._recover(definition, found)
         if self._stop.is_set():
             return
@@ -304,16 +309,14 @@ class Daemon:
         if fold.models is not None and fold.models.requests is not None:
             check_saved(fold.models.requests, self.folder.models, found.head.sequence, found.head.definition)
 
-    def _begin_workers(self, definition: str, found: Found | None) -> None:
-        """Start worker processes if a model runs in them, and have them become what they were at the snapshot."""
+    def _begin_workers(self, definition: str) -> None:
+        """Start worker processes if a model runs in them."""
         requests = None if self.fold.models is None else self.fold.models.requests
         if requests is None:
             return
         self._workers = workers = Workers(
             self.fold, requests, self.folder.models, definition, clock=self.clock, offer=self._intake.offer, log=self._log
         )  # fmt: skip
-        if found is not None:
-            workers.load(found.head.sequence)
         self._intake.afterwards = workers.turned
         self._intake.is_held = lambda: workers.is_pressed
 

@@ -17,12 +17,16 @@ from engine.clock import Clock
 from engine.errors import ConfigError
 from engine.events import Answer, Event
 from engine.fold import Fold
+from engine.models.spec import ModelSpec
 from engine.models.worker import Requests
 from engine.models.worker_files import prune_models
-from engine.models.workers import PoolHealth, WorkerPool
+from engine.models.worker_state import PoolHealth
+from engine.models.workers import WorkerPool
 
 RECOVERY_WAITING = 8_192
 """Outcomes that may wait for a worker while a journal is folded, before folding waits too."""
+CHECK_S = 120.0
+"""How long a start waits for models to be built once: River alone takes seconds to import."""
 LOOK_S = 0.01
 """How often whoever waits for workers looks."""
 UNANSWERED = "the engine was started again before it was answered"
@@ -62,6 +66,14 @@ class Workers:
             raise ConfigError(f"models.workers: a worker process cannot be started: {error.strerror}") from error
 
     # -- a start
+
+    async def check(self, specs: Sequence[ModelSpec]) -> None:
+        """Have all models built once before anything is asked of them. Raises ConfigError for one that cannot be."""
+        placed = [spec for spec in specs if spec.config.place == "worker"]
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self._pool.check(placed)), CHECK_S)
+        except TimeoutError as error:
+            raise ConfigError(f"models: a worker process has not built its models within {CHECK_S:.0f} s") from error
 
     def load(self, sequence: int) -> None:
         """Have the models become what they were at the snapshot from which the fold was restored."""

@@ -108,11 +108,12 @@ class Measured(msgspec.Struct, frozen=True, array_like=True, tag="measured"):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
-    """So many requests were handled; `trouble` says what an arm could not learn from, or be built from."""
+    """So many requests were handled; `trouble` says why an arm could not learn, or `is_broken` and says nothing any more."""
 
     done: int
     arm: ArmName | None = None
     trouble: str = ""
+    is_broken: bool = False
 
 
 Said: TypeAlias = Answered | Saved | Measured | Done

@@ -150,7 +150,8 @@ class Handler:
             self._save(request)
         else:
             self._close(request)
-        if is_idle or self.done % DONE_EVERY == 0:
+        is_told = isinstance(request, Save) or (isinstance(request, Ask) and not request.is_quiet)
+        if not is_told and (is_idle or self.done % DONE_EVERY == 0):
             self._reply(Done(self.done))
 
     def _open(self, request: Open) -> None:
@@ -213,7 +214,7 @@ class Handler:
         self._broken[arm] = _text(error)
         if not isinstance(error, EngineError):
             traceback.print_exception(error)
-        self._reply(Done(self.done, arm, self._broken[arm]))
+        self._reply(Done(self.done, arm, self._broken[arm], True))
 
     def _measure(self, arm: ArmName, held: Held) -> None:
         now = self._now()

@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from engine.errors import ModelError
+from engine.errors import ConfigError, ModelError
 from engine.events import Answer
 from engine.models.settings import ModelsConfig
+from engine.models.spec import ModelSpec
 from engine.models.worker import Requests, WorkerArm
-from engine.models.worker_files import CHECKPOINT, own_folder, path_of, read_model, suffix_of
+from engine.models.worker_files import CHECKPOINT, own_folder, path_of, suffix_of
 from engine.models.worker_link import WorkerLink
 from engine.models.worker_messages import (
     Answered,
@@ -44,6 +43,7 @@ from engine.models.worker_messages import (
     Saved,
     frame,
 )
+from engine.models.worker_state import PoolHealth, Saving, WorkerHealth, WorkerState, answer_to
 
 LEARNS_QUEUES = 64
 """Queues' worth of outcomes that may wait for a worker before feeds have to."""
@@ -58,65 +58,7 @@ DEATHS_MAX = 5
 STUCK_S = 600.0
 """How long a replay waits for one answer."""
 ERROR_CHARACTERS = 500
-
-
-class WorkerHealth(msgspec.Struct, frozen=True):
-    """How one worker is."""
-
-    pid: int  # 0 while there is none
-    arms: int
-    waiting: int  # requests that it has not handled yet
-    kept: int  # requests since its last save
-    deaths: int
-    memory: int  # bytes of its models
-
-
-class PoolHealth(msgspec.Struct, frozen=True):
-    """How the workers are, and what became of rows that were asked."""
-
-    workers: tuple[WorkerHealth, ...]
-    queue: int
-    asked: int
-    answered: int  # with values
-    empty: int  # without: the model failed, or had nothing to say
-    let_go: int  # for the queue was full
-    lost: int  # for the process died
-    saves: int
-    is_pressed: bool
-
-
-@dataclass
-class _Saving:
-    """A save under way: what is kept up to `mark` can be forgotten once it is done."""
-
-    mark: int
-    suffix: str
-    done: Callable[[str], None]
-
-
-@dataclass
-class _Worker:
-    """One process and what it has to know."""
-
-    link: WorkerLink | None = None
-    arms: dict[ArmName, Open] = field(default_factory=dict)
-    kept: deque[tuple[Request, bytes]] = field(default_factory=deque)
-    forgotten: int = 0  # requests that were kept before the first of `kept`
-    save_at: int = 0  # of so many requests, those forgotten included, its models are saved next
-    asked: dict[tuple[ArmName, int], Ask] = field(default_factory=dict)
-    saving: dict[int, _Saving] = field(default_factory=dict)
-    sent: int = 0  # in this life
-    done: int = 0
-    deaths: int = 0
-    in_a_row: int = 0
-    started: float = 0.0
-    is_letting_go: bool = False
-    is_incomplete: bool = False
-
-    @property
-    def waiting(self) -> int:
-        """Requests that are not handled yet; of a dead one, those that will be sent again."""
-        return len(self.kept) if self.link is None else self.sent - self.done
+CHECK = "check.model"
 
 
 class WorkerPool:
@@ -149,12 +91,40 @@ class WorkerPool:
         self._given_up = ""
         self._too_large: set[ArmName] = set()
         self._asked = self._answered = self._empty = self._let_go = self._lost = self._saves = 0
-        self._workers = [_Worker() for _ in range(self._config.workers)]
+        self._workers = [WorkerState() for _ in range(self._config.workers)]
         requests.is_wanted = True
         for worker in self._workers:
             self._start(worker)
 
     # -- what the fold's driver calls
+
+    def check(self, specs: Iterable[ModelSpec]) -> Future[None]:
+        """Have each version of these models built and saved once, in a worker. The future raises ConfigError where one cannot be."""
+        future: Future[None] = Future()
+        with self._changed:
+            worker = self._workers[0]
+            opened = [
+                Open(ArmName(spec.name, str(number), "", ""), spec.config, algorithm, 0)
+                for spec in specs
+                for number, algorithm in enumerate(spec.algorithms, 1)
+            ]
+
+            def done(error: str) -> None:
+                for one in opened:
+                    path_of(self._folder, one.arm, CHECK).unlink(missing_ok=True)
+                if error:
+                    future.set_exception(ConfigError(f"models: {error}"))
+                else:
+                    future.set_result(None)
+
+            if worker.link is None:
+                done("a worker process ended as soon as it was started")
+                return future
+            worker.sent += 2 * len(opened)
+            worker.link.put([frame(one) for one in opened])
+            self._save(worker, CHECK, 0, done)
+            worker.link.put([frame(Close(one.arm)) for one in opened])
+        return future
 
     def load(self, sequence: int) -> None:
         """Have all arms that the fold has now become what was saved at the snapshot of a sequence. Before anything is sent."""
@@ -280,8 +250,11 @@ class WorkerPool:
         elif isinstance(request, Ask):
             if asks and not self._may_ask(worker):
                 self._let_go += 1
-                error = f"let go of: {worker.waiting} requests wait for the worker"
-                let_go.append(_answer(request, (), error))
+                is_dead = worker.link is None
+                error = "let go of: " + (
+                    "no worker runs" if is_dead else f"{worker.waiting} requests wait for the worker"
+                )
+                let_go.append(answer_to(request, (), error))
                 asks = False
             if asks:
                 self._asked += 1
@@ -294,19 +267,21 @@ class WorkerPool:
                 return
         self._put(worker, request)
 
-    def _may_ask(self, worker: _Worker) -> bool:
+    def _may_ask(self, worker: WorkerState) -> bool:
         """Whether another row may wait for a worker; how that changes is said."""
         if self._heard is None:
             return True
+        if worker.link is None:
+            return False  # that it died was said
         queue = self._config.worker_queue
-        is_full = worker.link is None or worker.waiting >= queue
+        is_full = worker.waiting >= queue
         if is_full != worker.is_letting_go and (is_full or worker.waiting <= queue // 2):
             worker.is_letting_go = is_full
             facts = {"waiting": worker.waiting, "queue": queue, "let_go": self._let_go}
             self._say("rows are let go of by a worker's full queue" if is_full else "a worker has caught up", facts)
         return not is_full
 
-    def _worker_of(self, name: ArmName) -> _Worker | None:
+    def _worker_of(self, name: ArmName) -> WorkerState | None:
         """The worker that has an arm; an arm that none has is built in the one that has fewest."""
         for worker in self._workers:
             if name in worker.arms:
@@ -314,7 +289,7 @@ class WorkerPool:
         arm = self._requests.arms.get(name)
         return None if arm is None else self._open(arm)
 
-    def _open(self, arm: WorkerArm, load: str = "") -> _Worker:
+    def _open(self, arm: WorkerArm, load: str = "") -> WorkerState:
         worker = min(self._workers, key=lambda one: len(one.arms))
         request = Open(arm.name, arm.config, arm.algorithm, arm.seed, load)
         worker.arms[arm.name] = request
@@ -323,10 +298,13 @@ class WorkerPool:
             worker.link.put([frame(request)])
         return worker
 
-    def _put(self, worker: _Worker, request: Learn | Ask | Close) -> None:
+    def _put(self, worker: WorkerState, request: Learn | Ask | Close) -> None:
         data = frame(request)
-        if not isinstance(request, Close) and (isinstance(request, Learn) or request.number or self._heard is None):
-            self._keep(worker, request, data)
+        is_kept = not isinstance(request, Close) and (
+            isinstance(request, Learn) or request.number or self._heard is None
+        )
+        if is_kept and worker.keep(request, data, KEPT_QUEUES * self._config.worker_queue):
+            self._say("a worker could not become what it is again", {"kept": len(worker.kept)})
         if worker.link is not None:
             worker.sent += 1
             worker.link.put([data])
@@ -334,19 +312,10 @@ class WorkerPool:
                 worker.save_at = worker.forgotten + len(worker.kept) + CHECKPOINT_LEARNS
                 self._save(worker, CHECKPOINT, 0, self._checkpointed)
 
-    def _keep(self, worker: _Worker, request: Request, data: bytes) -> None:
-        worker.kept.append((request, data))
-        if len(worker.kept) > KEPT_QUEUES * self._config.worker_queue:
-            worker.forgotten += 1
-            worker.kept.popleft()
-            if not worker.is_incomplete:
-                worker.is_incomplete = True
-                self._say("a worker could not become what it is again", {"kept": len(worker.kept)})
-
-    def _save(self, worker: _Worker, suffix: str, sequence: int, done: Callable[[str], None]) -> None:
+    def _save(self, worker: WorkerState, suffix: str, sequence: int, done: Callable[[str], None]) -> None:
         assert worker.link is not None
         self._tickets += 1
-        worker.saving[self._tickets] = _Saving(worker.forgotten + len(worker.kept), suffix, done)
+        worker.saving[self._tickets] = Saving(worker.forgotten + len(worker.kept), suffix, done)
         worker.sent += 1
         worker.link.put([frame(Save(self._tickets, str(self._folder), suffix, sequence, self._definition))])
 
@@ -360,7 +329,7 @@ class WorkerPool:
         if answers and self._heard is not None:
             self._heard(answers)
 
-    def _hears(self, worker: _Worker, link: WorkerLink, message: Said) -> None:
+    def _hears(self, worker: WorkerState, link: WorkerLink, message: Said) -> None:
         answer = None
         saved = None
         with self._changed:
@@ -376,31 +345,31 @@ class WorkerPool:
             elif isinstance(message, Done) and message.trouble:
                 name = " ".join(message.arm or ())
                 self._say("a model in a worker failed", {"model": name, "error": message.trouble[:ERROR_CHARACTERS]})
+                if message.is_broken and self._heard is None:
+                    self._given_up = f"model {name} in a worker: {message.trouble}"  # as it would be in the loop
             self._changed.notify_all()
         if saved is not None:
             saved.done(message.error if isinstance(message, Saved) else "")
         if answer is not None:
             self._hear([answer])
 
-    def _take(self, worker: _Worker, message: Answered) -> Answer | None:
+    def _take(self, worker: WorkerState, message: Answered) -> Answer | None:
         ask = worker.asked.pop((message.arm, message.sequence), None)
         if ask is None:
             return None
         self._answered += bool(message.values)
         self._empty += not message.values
-        answer = _answer(ask, message.values, message.error[:ERROR_CHARACTERS])
+        answer = answer_to(ask, message.values, message.error[:ERROR_CHARACTERS])
         if self._heard is None:
             self._answers[message.arm, message.sequence] = answer
         return answer
 
-    def _saved(self, worker: _Worker, message: Saved) -> _Saving | None:
+    def _saved(self, worker: WorkerState, message: Saved) -> Saving | None:
         saving = worker.saving.pop(message.ticket, None)
         if saving is None or message.error:
             return saving
         self._saves += 1
-        while worker.forgotten < saving.mark and worker.kept:
-            worker.kept.popleft()
-            worker.forgotten += 1
+        worker.forget(saving.mark)
         worker.is_incomplete = False
         for name, request in worker.arms.items():
             # An arm that was opened since has no such file; then it has not been forgotten what it learned, either.
@@ -424,7 +393,7 @@ class WorkerPool:
 
     # -- life and death
 
-    def _start(self, worker: _Worker) -> None:
+    def _start(self, worker: WorkerState) -> None:
         """Start a process, and send what it has to become what its models were."""
         with self._changed:
             if self._is_closed:
@@ -432,17 +401,12 @@ class WorkerPool:
             link = WorkerLink(
                 lambda message: self._hears(worker, link, message), lambda code: self._died(worker, link, code)
             )
-            frames = [frame(request) for request in worker.arms.values()]
-            for request, data in worker.kept:
-                if not isinstance(request, Ask) or (request.arm, request.sequence) in worker.asked:
-                    frames.append(data)
-                elif request.number:
-                    frames.append(frame(msgspec.structs.replace(request, is_quiet=True)))
+            frames = worker.to_send_again()
             worker.link, worker.sent, worker.done, worker.started = link, len(frames), 0, time.monotonic()
             link.put(frames)
         link.start()
 
-    def _died(self, worker: _Worker, link: WorkerLink, code: int) -> None:
+    def _died(self, worker: WorkerState, link: WorkerLink, code: int) -> None:
         """Answer with nothing what it was asked, and start it again after a while: the engine goes on meanwhile."""
         lost: list[Answer] = []
         with self._changed:
@@ -452,7 +416,7 @@ class WorkerPool:
             worker.deaths += 1
             worker.in_a_row = 1 if time.monotonic() - worker.started > LIVED_S else worker.in_a_row + 1
             if self._heard is not None:
-                lost = [_answer(ask, (), "the worker process ended") for ask in worker.asked.values()]
+                lost = [answer_to(ask, (), "the worker process ended") for ask in worker.asked.values()]
                 self._lost += len(lost)
                 worker.asked = {}
             elif worker.in_a_row >= DEATHS_MAX:
@@ -467,7 +431,7 @@ class WorkerPool:
         self._hear(lost)
         self._start_again(worker, wait_s)
 
-    def _start_again(self, worker: _Worker, wait_s: float) -> None:
+    def _start_again(self, worker: WorkerState, wait_s: float) -> None:
         until = time.monotonic() + wait_s
         with self._changed:
             while not self._is_closed and not self._given_up and (left := until - time.monotonic()) > 0:
@@ -476,25 +440,10 @@ class WorkerPool:
                 return
         try:
             self._start(worker)
+            self._say("a worker process was started again", {"sent_again": len(worker.kept)})
         except OSError as error:
             self._say("a worker process cannot be started", {"error": str(error)})
             with self._changed:
                 worker.link = None
                 worker.in_a_row += 1
             self._start_again(worker, AGAIN_MAX_S)
-
-
-def _answer(ask: Ask, values: tuple[float, ...], error: str) -> Answer:
-    return Answer(*ask.arm, ask.sequence, values, error, ask.timestamp, ask.received)
-
-
-def check_saved(requests: Requests, folder: Path, sequence: int, definition: str) -> None:
-    """Raise ModelError unless every arm that has learned anything was saved at the snapshot of a sequence, by this definition."""
-    for arm in requests.arms.values():
-        if not arm.learned:
-            continue
-        path = path_of(folder, arm.name, suffix_of(sequence))
-        head, _ = read_model(path, arm.name)
-        found, expected = (head.sequence, head.definition, head.learned), (sequence, definition, arm.learned)
-        if found != expected:
-            raise ModelError(f"{path}: of (sequence, definition, outcomes learned) {found}, expected {expected}")
