@@ -31,6 +31,7 @@ from engine.models.worker_messages import ArmName
 MAGIC = b"TFMODEL\n"
 PREFIX = struct.Struct("<II")
 SUFFIX = ".model"
+PART = ".part"
 CHECKPOINT = f"checkpoint{SUFFIX}"
 """How files end that only serve a worker that died: each save goes over the one before."""
 
@@ -106,7 +107,7 @@ def write_model(path: Path, head: FileHead, arrays: Mapping[str, npt.NDArray[Any
     check = zlib.crc32(text)
     for one in parts:
         check = zlib.crc32(one, check)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + PART)
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(MAGIC + PREFIX.pack(len(text), check) + text)
@@ -156,11 +157,17 @@ def _status(path: Path) -> os.stat_result:
         raise ModelError(f"{path}: {error.strerror}") from error
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete what was begun by a process that is gone. Raises OSError."""
+    for path in sorted(folder.glob(f"*{SUFFIX}{PART}")):
+        path.unlink(missing_ok=True)
+
+
 def prune_models(folder: Path, kept: Iterable[int]) -> None:
     """Delete the files of snapshots that are gone: all but those of `kept`, and of what is newer. Raises OSError."""
     names = {suffix_of(sequence) for sequence in kept}
     newest = max(names, default="")
-    for path in sorted(folder.glob(f"*-{'[0-9]' * 20}{SUFFIX}")):
-        suffix = path.name.rpartition("-")[2]
+    for path in sorted(folder.glob(f"*-{'[0-9]' * 20}{SUFFIX}*")):
+        suffix = path.name.rpartition("-")[2].removesuffix(PART)
         if suffix not in names and suffix < newest:
             path.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from engine.events import Answer
 from engine.models.settings import ModelsConfig
 from engine.models.spec import ModelSpec
 from engine.models.worker import Requests, WorkerArm
-from engine.models.worker_files import CHECKPOINT, own_folder, path_of, suffix_of
+from engine.models.worker_files import CHECKPOINT, own_folder, path_of, remove_unfinished, suffix_of
 from engine.models.worker_link import WorkerLink
 from engine.models.worker_messages import (
     Answered,
@@ -80,6 +80,7 @@ class WorkerPool:
         self._requests = requests
         self._config: ModelsConfig = requests.config
         self._folder = own_folder(folder)
+        remove_unfinished(self._folder)
         self._definition = definition
         self._heard = heard
         self._say = say

@@ -147,7 +147,8 @@ def test_a_daemon_and_its_workers_are_killed_and_the_journal_tells_it_all(tmp_pa
     assert [one for one in said if one.error == "the worker process ended"]
     kept = {found.head.sequence for found in snapshots(DataFolder(folder).snapshots)}
     saved = {
-        int(path.name.rpartition("-")[2].removesuffix(SUFFIX)) for path in (folder / "models").glob("mine-*[0-9]*")
+        int(path.name.rpartition("-")[2].removesuffix(SUFFIX))
+        for path in (folder / "models").glob(f"mine-*[0-9]{SUFFIX}")
     }
     assert kept
     assert kept <= saved

@@ -15,6 +15,7 @@ from engine.models.worker_files import (
     path_of,
     prune_models,
     read_model,
+    remove_unfinished,
     suffix_of,
     versions,
     write_model,
@@ -97,6 +98,7 @@ def test_models_go_with_their_snapshots(tmp_path: Path) -> None:
     for sequence in (1, 2, 3, 9):
         write_model(path_of(folder, ARM, suffix_of(sequence)), HEAD, ARRAYS)
     write_model(path_of(folder, ARM, "checkpoint.model"), HEAD, ARRAYS)
+    path_of(folder, ARM, f"{suffix_of(1)}.part").touch()
     prune_models(folder, [2, 3])  # 9 belongs to a snapshot that is being written
     assert sorted(path.name.rpartition("-")[2] for path in folder.iterdir()) == [
         suffix_of(2),
@@ -104,3 +106,9 @@ def test_models_go_with_their_snapshots(tmp_path: Path) -> None:
         suffix_of(9),
         "checkpoint.model",
     ]
+
+
+def test_what_a_killed_process_had_begun_is_deleted(path: Path) -> None:
+    path.with_name(f"{path.name}.part").touch()
+    remove_unfinished(path.parent)
+    assert [*path.parent.iterdir()] == [path]
