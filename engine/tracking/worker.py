@@ -71,24 +71,30 @@ class MlflowSide:
 
     def report(self, told: Report) -> Done:
         """Do what a report asks for: metrics, then versions, then aliases."""
-        run = self._run(told)
         try:
-            self._log_metrics(run, told)
-            if not told.states and not told.aliases:
-                return Done()
-            known = claim(self.client, self.record, told.subject)
-            moved: Moved | None = None
-            if told.is_following:  # before the engine's own view of the aliases goes over someone's move
-                moved = moved_alias(self.client, self.record.engine, known)
-            logged = sum(self._log_state(run, known, told, state) for state in told.states)
-            if moved is None or not moved.version:
-                set_aliases(self.client, known, told.aliases)
-            return Done(logged=logged, moved=() if moved is None else (moved,))
-        except self.mlflow.MlflowException:
-            self._runs.clear()  # one may have been deleted over there
-            raise
+            try:
+                return self._report(told)
+            except self.mlflow.MlflowException:
+                if not self._runs:
+                    raise
+                self._runs.clear()  # the run may have been deleted over there
+                return self._report(told)
         finally:
             write_record(self.path, self.record)
+
+    def _report(self, told: Report) -> Done:
+        run = self._run(told)
+        self._log_metrics(run, told)
+        if not told.states and not told.aliases:
+            return Done()
+        known = claim(self.client, self.record, told.subject)
+        moved: Moved | None = None
+        if told.is_following:  # before the engine's own view of the aliases goes over someone's move
+            moved = moved_alias(self.client, self.record.engine, known)
+        logged = sum(self._log_state(run, known, told, state) for state in told.states)
+        if moved is None or not moved.version:
+            set_aliases(self.client, known, told.aliases)
+        return Done(logged=logged, moved=() if moved is None else (moved,))
 
     def follow(self) -> Done:
         """Look for moved aliases."""
