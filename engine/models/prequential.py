@@ -33,11 +33,11 @@ class StreamRows:
         self.ys: list[Any] = []
         self.classes: list[Any] = []  # as the model knows them
 
-    def x(self, ledger: npt.NDArray[np.float64], slot: int) -> Any:
+    def x(self, ledger: Any, slot: int, at: int) -> Any:
         """Return the features of a slot."""
         return self.xs[slot]
 
-    def y(self, ledger: npt.NDArray[np.float64], slot: int) -> Any:
+    def y(self, slot: int, label: float) -> Any:
         """Return the target of a slot, as the model knows it."""
         return self.ys[slot]
 
@@ -68,18 +68,20 @@ class Prequential:
         """Go through a stream and return the scores, as `progressive` says."""
         rows = iter(stream)
         size = 1
-        while pairs := list(islice(rows, size)):
-            self._block(pairs)
+        while read := [self._pair(self._asked + at, pair) for at, pair in enumerate(islice(rows, size))]:
+            self._block(read)
             size = min(2 * size, BLOCK)
             if on_rows is not None:
                 on_rows(self._asked)
+        if self._scores is None:
+            self._begin(None)
         self._finish()
-        return (self._scores or ValueScores()).report()
+        assert self._scores is not None
+        return self._scores.report()
 
     # Blocks -------------------------------------------------------------------------------------------------------------------
 
-    def _block(self, pairs: list[tuple[Any, Any]]) -> None:
-        read = [self._pair(self._asked + at, pair) for at, pair in enumerate(pairs)]
+    def _block(self, read: list[tuple[Any, Any]]) -> None:
         if self._arm is None:
             self._begin(read[0][1])
         arm, scores = self._arm, self._scores
@@ -179,7 +181,7 @@ class Prequential:
             raise ModelError(
                 f"progressive: row {row}: expected a pair (features, target), found {pair!r:.100}"
             ) from None
-        # A stream may hand out the same dict again, changed.
+        # Before the next is read, for a stream may hand out the same dict again, changed.
         return (x.copy() if isinstance(x, dict) else x), y
 
     def _label_of(self, row: int, y: Any) -> float:

@@ -41,6 +41,9 @@ WEIGH_FIRST = 256
 """Rows learned before a model's memory is measured again; later each time a quarter more have been: seldom, and at the same rows."""
 
 
+Floats = Any  # a memoryview of float64
+
+
 class RiverArm:
     """An `Arm` of a model with `learn_one` and `predict_proba_one`, `predict_one` or `score_one`, as its role asks.
 
@@ -64,6 +67,9 @@ class RiverArm:
         self._definition = definition
         self._heard = heard
         self._in_a_row = [0, 0]  # failures to learn, and to predict
+        self._is_failing = False  # whether any of them is not 0
+        self._ledger: npt.NDArray[np.float64] | None = None  # of the newest batch
+        self._floats: Floats = ()
         self._take(model)
 
     def _take(self, model: Any) -> None:
@@ -82,49 +88,53 @@ class RiverArm:
 
     def run(self, batch: Batch, out_at: int, first: int) -> list[Failure]:
         """Do the steps from `first` on, as `Arm.run` says. What needs no label learns from each row right after its prediction."""
-        ledger, outputs = batch.ledger, batch.layout.outputs
+        if batch.ledger is not self._ledger:
+            self._ledger, self._floats = batch.ledger, floats_of(batch.ledger)
+        ledger, width, outputs = self._floats, batch.ledger.shape[1], batch.layout.outputs
         answers: list[int] = batch.answers.tolist()
-        slots: list[int] = batch.steps[:, SLOT].tolist()
-        upto: list[int] = batch.steps[:, UPTO].tolist()
+        steps: list[list[int]] = batch.steps.tolist()
         is_supervised = self.role in (CLASSIFIER, REGRESSOR)
         say = self._say_classes if self.role == CLASSIFIER else self._say_value
-        learn, features, target, label_of, isnan = self._learn, self._rows.x, self._rows.y, ledger.item, math.isnan
+        learn, features, target = self._learn, self._rows.x, self._rows.y
         failures: list[Failure] = []
-        done = upto[first - 1] if first else 0
-        for at in range(first, len(slots)):
-            while done < upto[at]:
+        done = steps[first - 1][UPTO] if first else 0
+        for at in range(first, len(steps)):
+            step = steps[at]
+            upto = step[UPTO] if is_supervised else 0
+            while done < upto:
                 slot = answers[done]
                 done += 1
-                label = label_of(slot, LABEL)
-                if isnan(label) or self.parked or not is_supervised:  # NaN: void
+                row = slot * width
+                label = ledger[row + LABEL]
+                if label != label or self.parked:  # noqa: PLR0124  NaN, at each row
                     continue
                 try:
-                    learn(features(ledger, slot), target(ledger, slot))
+                    learn(features(ledger, slot, row), target(slot, label))
                     self._has_learned()
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
                     failures.append(self._fail(at, LEARN, error))
-            slot = slots[at]
+            slot = step[SLOT]
             if slot < 0:
                 continue
+            row = slot * width
             if self.parked:
-                ledger[slot, out_at : out_at + outputs] = math.nan
+                self._say_nothing(ledger, row + out_at, outputs)
                 continue
             try:
-                x = features(ledger, slot)
-                say(ledger, slot, out_at, outputs, x)
-                if self._in_a_row[PREDICT]:
-                    self._in_a_row[PREDICT] = 0
+                say(ledger, row + out_at, outputs, slot, features(ledger, slot, row))
+                if self._is_failing:
+                    self._succeed(PREDICT)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                ledger[slot, out_at : out_at + outputs] = math.nan
+                self._say_nothing(ledger, row + out_at, outputs)
                 failures.append(self._fail(at, PREDICT, error))
             if is_supervised or self.parked:
                 continue
             try:
-                learn(features(ledger, slot))
+                learn(features(ledger, slot, row))
                 self._has_learned()
             except KeyboardInterrupt:
                 raise
@@ -133,13 +143,17 @@ class RiverArm:
         return failures
 
     def _has_learned(self) -> None:
-        self.learned += 1
-        if self._in_a_row[LEARN]:
-            self._in_a_row[LEARN] = 0
-        if self.learned >= self._weigh_at:
+        self.learned = learned = self.learned + 1
+        if self._is_failing:
+            self._succeed(LEARN)
+        if learned >= self._weigh_at:
             self._weigh()
 
-    def _say_classes(self, ledger: npt.NDArray[np.float64], slot: int, out_at: int, outputs: int, x: Any) -> None:
+    def _say_nothing(self, ledger: Floats, at: int, outputs: int) -> None:
+        for out in range(at, at + outputs):
+            ledger[out] = math.nan
+
+    def _say_classes(self, ledger: Floats, at: int, outputs: int, slot: int, x: Any) -> None:
         if self._proba is None:
             said = self._one_hot(x)
         else:
@@ -151,39 +165,33 @@ class RiverArm:
         if self._heard is not None:
             self._heard(slot, said)
         if not said:
-            ledger[slot, out_at : out_at + outputs] = math.nan
+            self._say_nothing(ledger, at, outputs)
             return
-        at, total, lowest = out_at, 0.0, 0.0
-        for label in self._rows.classes:
+        classes = self._rows.classes
+        out, total, lowest = at, 0.0, 0.0
+        for label in classes:
             value = said.get(label, 0.0)
-            ledger[slot, at] = value
-            at += 1
+            ledger[out] = value
+            out += 1
             total += value
             lowest = min(lowest, value)
         if lowest == 0.0 and -SUM_TOLERANCE <= total - 1.0 <= SUM_TOLERANCE:
             return
         # A label without a column takes its share as well.
-        total += sum(value for label, value in said.items() if label not in self._rows.classes)
-        self._share_out(ledger[slot, out_at : out_at + outputs], total, lowest)
-
-    def _share_out(self, row: npt.NDArray[np.float64], total: float, lowest: float) -> None:
-        """Make probabilities of what does not add up to 1; of nothing but zeros, equal ones."""
-        if abs(total - 1.0) <= SUM_TOLERANCE and lowest == 0.0:
-            return
+        total += sum(value for label, value in said.items() if label not in classes)
         if lowest < 0.0 or not math.isfinite(total):
-            row[:] = math.nan
+            self._say_nothing(ledger, at, outputs)
             self.refused += 1
-        elif total > 0.0:
-            row /= total
-        else:
-            row[:] = 1.0 / len(row)
+        elif abs(total - 1.0) > SUM_TOLERANCE:
+            for out in range(at, at + outputs):
+                ledger[out] = ledger[out] / total if total > 0.0 else 1.0 / outputs
 
     def _one_hot(self, x: Any) -> dict[Any, float]:
         assert self._predict is not None
         label = self._predict(x)
         return {} if label is None else {label: 1.0}
 
-    def _say_value(self, ledger: npt.NDArray[np.float64], slot: int, out_at: int, outputs: int, x: Any) -> None:
+    def _say_value(self, ledger: Floats, at: int, outputs: int, slot: int, x: Any) -> None:
         assert self._predict is not None
         said = self._predict(x)
         if self._heard is not None:
@@ -194,12 +202,17 @@ class RiverArm:
             if not math.isfinite(value):
                 value = math.nan
                 self.refused += 1
-        ledger[slot, out_at] = value
+        ledger[at] = value
 
     # Failures -----------------------------------------------------------------------------------------------------------------
 
+    def _succeed(self, handler: int) -> None:
+        self._in_a_row[handler] = 0
+        self._is_failing = any(self._in_a_row)
+
     def _fail(self, step: int, handler: int, error: BaseException) -> Failure:
         self._in_a_row[handler] += 1
+        self._is_failing = True
         said = traceback.format_exception_only(error)[-1].strip()  # survives an error that cannot be printed
         if self._in_a_row[handler] >= FAILURES_IN_A_ROW:
             self.parked = f"{FAILURES_IN_A_ROW} failures in a row, the last in {HANDLERS[handler]}: {said}"
@@ -209,7 +222,7 @@ class RiverArm:
     def resume(self) -> None:
         """Hear a parked model again."""
         self.parked = ""
-        self._in_a_row = [0, 0]
+        self._in_a_row, self._is_failing = [0, 0], False
 
     # State --------------------------------------------------------------------------------------------------------------------
 
@@ -253,6 +266,7 @@ class RiverArm:
         except Exception as error:
             raise ModelError(f"a River model's pickle cannot be read: {type(error).__name__}: {error}") from error
         self.learned, self.refused, self._in_a_row, self.parked = learned, refused, in_a_row, parked
+        self._is_failing = any(in_a_row)
         self._take(model)
 
     @property
@@ -263,6 +277,12 @@ class RiverArm:
     def _weigh(self) -> None:
         self._weigh_at = max(self.learned + WEIGH_FIRST, self.learned * 5 // 4)
         self._memory = weigh(self.model)
+
+
+def floats_of(ledger: npt.NDArray[np.float64]) -> Floats:
+    """Return a ledger's floats, one after the other, for a third of what indexing an array costs. The ledger is C-contiguous."""
+    flat: Any = memoryview(ledger.reshape(-1))  # type: ignore[arg-type]  # numpy's arrays are buffers
+    return flat
 
 
 def weigh(model: Any) -> int:

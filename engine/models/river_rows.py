@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from engine.errors import ModelError
-from engine.models.layout import LABEL, Layout
+from engine.models.layout import Layout
+
+FLOAT = 8  # bytes
 
 
 class Rows(Protocol):
@@ -19,11 +19,13 @@ class Rows(Protocol):
     def classes(self) -> Sequence[Any]:
         """The label of each class, as the model knows it; empty of a value."""
 
-    def x(self, ledger: npt.NDArray[np.float64], slot: int) -> Any:
-        """Return the features as the model takes them, new or never changed."""
+    @property
+    def x(self) -> Callable[[Any, int, int], Any]:
+        """A function of (the ledger's floats, a slot, where its row begins) that returns the features, as the model takes them."""
 
-    def y(self, ledger: npt.NDArray[np.float64], slot: int) -> Any:
-        """Return the target as the model takes it."""
+    @property
+    def y(self) -> Callable[[int, float], Any]:
+        """A function of (a slot, its LABEL) that returns the target, as the model takes it."""
 
 
 class LedgerRows:
@@ -38,26 +40,27 @@ class LedgerRows:
         self.classes: tuple[Any, ...] = ()
         if is_class:
             self.classes = (False, True) if layout.outputs == 2 else tuple(range(layout.outputs))
-        self._first, self._end = layout.x_at, layout.x_at + layout.features
-        self._dict_of = _dict_maker(names)
+        self.x: Callable[[Any, int, int], Any] = _dict_reader(names, layout.x_at)
 
-    def x(self, ledger: npt.NDArray[np.float64], slot: int) -> Any:
-        """Return {name: float}."""
-        return self._dict_of(*ledger[slot, self._first : self._end].tolist())
-
-    def y(self, ledger: npt.NDArray[np.float64], slot: int) -> Any:
+    def y(self, slot: int, label: float) -> Any:
         """Return the class's label or the value."""
-        label = ledger.item(slot, LABEL)
         return self.classes[int(label)] if self.classes else label
 
 
-def _dict_maker(names: Sequence[str]) -> Callable[..., dict[str, float]]:
-    """Return a function of so many values that makes a dict of them.
+def _dict_reader(names: Sequence[str], first: int) -> Callable[[Any, int, int], dict[str, float]]:
+    """Return a function that makes a dict of the features of a row.
 
-    Written as a dict display, which Python fills without growing it: dict(zip(names, values)) takes a quarter longer, and this is
-    most of what an arm costs beside its model.
+    Generated, for this is most of what an arm costs beside its model: unpacking into names and a dict display, which Python fills
+    without growing it, takes half of dict(zip(names, row.tolist())).
     """
-    arguments = [f"_{at}" for at in range(len(names))]
-    pairs = ", ".join(f"{name!r}: {argument}" for name, argument in zip(names, arguments, strict=True))
-    made: Callable[..., dict[str, float]] = eval(f"lambda {', '.join(arguments)}: {{{pairs}}}", {"__builtins__": {}})
+    values = [f"_{at}" for at in range(len(names))]
+    pairs = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
+    source = (
+        "def read(ledger, slot, at):\n"
+        f"    {', '.join(values)}, = unpack(ledger, (at + {first}) * {FLOAT})\n"
+        f"    return {{{pairs}}}\n"
+    )
+    scope: dict[str, Any] = {"unpack": struct.Struct(f"={len(names)}d").unpack_from}
+    exec(source, scope)
+    made: Callable[[Any, int, int], dict[str, float]] = scope["read"]
     return made

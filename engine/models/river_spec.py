@@ -1,7 +1,7 @@
 """River models as plain values, so that TOML can say them.
 
     {river = "linear_model.LogisticRegression", l2 = 0.01}           a class of River by its dotted name, with its parameters
-    {river = "preprocessing.StandardScaler"} or just the name        wherever a step is expected
+    {river = "preprocessing.StandardScaler"} or just the name        for a step; in parameters a text stays a text
     {river = ["preprocessing.StandardScaler", {clip = 5.0}, {river = "linear_model.LinearRegression",
               optimizer = {river = "optim.SGD", lr = 0.005}}]}       a list: a pipeline, of steps in their order
     {river = "ensemble.BaggingClassifier", model = {river = ...}}    specs are built wherever they stand in parameters
