@@ -32,6 +32,9 @@ SHELL: dict[str, str] = {
     "engine/tracking/link.py": "an effect: how long a process may take to answer",
     "engine/tracking/registry.py": "an effect: draws what an engine is called in MLflow",
     "engine/jit.py": "times compilation, and keeps compiled code on disk",
+    "engine/models/placing.py": "measures what a model costs, before the fold starts; what it decides is journaled",
+    "engine/models/workers.py": "says how long a worker process lived, and when it is started again",
+    "engine/models/worker_process.py": "the process itself: says how often memory is measured; its answers are inputs",
     "engine/serving/security.py": "makes the token, which nobody may guess",
 }
 """Module: why it may look at the world. What stands here must exist, so that no exemption outlives its module."""

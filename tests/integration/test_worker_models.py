@@ -17,6 +17,7 @@ from engine.config import Config
 from engine.events import Answer
 from engine.models.settings import ModelConfig, ModelsConfig
 from engine.models.worker_files import SUFFIX
+from replay.definition import definition_of
 from replay.driver import Selection, build_fold, drive
 from replay.history import landmarks
 from replay.sources import open_source
@@ -187,3 +188,17 @@ def test_a_snapshot_without_its_models_is_passed_over(tmp_path: Path, config: Pa
         final = child.stop()
         assert "snapshot passed over" in child.stderr()
     assert replayed(folder)["digest"] == final["digest"]
+
+
+def test_another_version_of_river_is_another_definition_where_a_model_of_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def definition(config: Config) -> str:
+        fold = build_fold(config, [])
+        return definition_of(config, fold.features, [])  # type: ignore[arg-type]
+
+    of_river, of_ours = model("worker", TREE), model("worker", SOFTMAX)
+    before = definition(of_river), definition(of_ours)
+    monkeypatch.setattr("replay.definition.versions", lambda: "river 9.9, python 3.0")
+    assert definition(of_river) != before[0]
+    assert definition(of_ours) == before[1]
