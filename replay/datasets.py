@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ def _river(source: str, target: str | None) -> DataSet:
     where: Any = datasets
     for part in name.split("."):
         where = getattr(where, part, None) if not part.startswith("_") else None
-    if not (isinstance(where, type) and issubclass(where, base.Dataset)):
+    if not (isinstance(where, type) and issubclass(where, base.Dataset)) or inspect.isabstract(where):
         known = [one for one in dir(datasets) if isinstance(getattr(datasets, one), type)]
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -174,7 +175,8 @@ def _arff_columns(path: Path) -> list[str]:
             found = _ATTRIBUTE.match(text)
             if found is None:
                 raise ReplayError(f"{path}, line {line}: {text[:60]!r}: expected @attribute NAME TYPE")
-            names.append(next(part for part in found.groups() if part is not None))
+            single, double, plain = found.groups()
+            names.append(plain if plain is not None else _unquoted(single if single is not None else double))
     raise ReplayError(f"{path}: no ARFF file: expected a line @data")
 
 
@@ -196,7 +198,7 @@ def _arff_values(path: Path, width: int) -> Iterator[tuple[int, list[str | None]
                 )
             quoted, double, plain = found.groups()
             if plain is None:
-                values.append(re.sub(r"\\(.)", r"\1", quoted if quoted is not None else double))
+                values.append(_unquoted(quoted if quoted is not None else double))
             else:
                 values.append(None if plain == "?" else plain)
             if at == (at := found.end()):
@@ -204,6 +206,10 @@ def _arff_values(path: Path, width: int) -> Iterator[tuple[int, list[str | None]
         if len(values) != width:
             raise ReplayError(f"{path}, line {line}: {len(values)} values; expected {width}")
         yield line, values
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
 
 
 def _arff_lines(path: Path) -> Iterator[tuple[int, str]]:

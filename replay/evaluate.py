@@ -65,7 +65,8 @@ def _changed(name: str, model: ModelConfig, changes: Sequence[str]) -> ModelConf
     try:
         return msgspec.convert(fields, ModelConfig)
     except msgspec.ValidationError as error:
-        near = [one for change in changes for one in difflib.get_close_matches(change.partition("=")[0], fields, 1)]
+        known = ModelConfig.__struct_fields__
+        near = [one for change in changes for one in difflib.get_close_matches(change.partition("=")[0], known, 1)]
         hint = f"; did you mean {near[0]}?" if "unknown field" in str(error) and near else ""
         raise ConfigError(f"models.define.{name}: {error}{hint}") from error
 
@@ -232,13 +233,19 @@ def evaluate_data_set(
     from engine.models.build import build
     from engine.models.progressive import progressive
 
-    scores = progressive(build(algorithm), _counted(data.rows(), progress), delay)
+    scores = _plain(progressive(build(algorithm), _counted(data.rows(), progress), delay))
     is_class = "accuracy" in scores
-    beside = {baseline: progressive(made, data.rows(), delay) for baseline, made in _baselines(is_class).items()}
+    if not is_class and "mse" not in scores:
+        raise ConfigError(
+            f"{data.name}: {dict(algorithm)}: expected a classifier or a regressor; it gave {', '.join(scores)}"
+        )
+    made = {name: progressive(model, data.rows(), delay) for name, model in _baselines(is_class).items()}
+    beside = {baseline: _plain(found) for baseline, found in made.items()}
     headline = "brier" if is_class else "mse"
-    losses = {baseline: _loss(found, headline) for baseline, found in beside.items()}
-    best = min((loss for loss in losses.values() if loss is not None), default=None)
-    own = _loss(scores, headline)
+    losses = {baseline: found[headline] for baseline, found in beside.items()}
+    known = {baseline: loss for baseline, loss in losses.items() if loss is not None}
+    best = min(known, key=lambda baseline: known[baseline], default=None)
+    own = scores[headline]
     n = int(scores.get("n", 0))
     return {
         "exchange": "",
@@ -247,17 +254,15 @@ def evaluate_data_set(
         "horizon": f"{delay} rows",
         "target": data.target,
         **dict.fromkeys(ALWAYS),
-        **{key: _finite(value) if isinstance(value, float) else value for key, value in scores.items()},
+        **scores,
         "n_eff": -(-n // max(delay, 1)),
-        "skill": None if own is None or not best else 1.0 - own / best,
+        "skill": None if own is None or best is None or not known[best] else 1.0 - own / known[best],
         "interval": [None, None],
         "headline": headline,
+        "best_baseline": best,
         "baselines": losses,
-        "beside": {
-            baseline: {key: _finite(value) for key, value in found.items() if isinstance(value, float)}
-            for baseline, found in beside.items()
-        },
-        "void": 0,
+        "beside": beside,
+        "void": int(scores.get("void", 0)),
     }
 
 
@@ -269,11 +274,16 @@ def _counted(rows: Iterator[Row], progress: Progress | None) -> Iterator[Row]:
             progress(number)
 
 
-def _loss(scores: Mapping[str, Any], name: str) -> float | None:
-    if name == "mse" and "mse" not in scores:
-        rmse = scores.get("rmse")
-        return None if rmse is None else float(rmse) ** 2
-    return _finite(scores.get(name))
+def _plain(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores as JSON can have them, with the squared error where there is its root; without baselines, which are judged here."""
+    found = {
+        key: _finite(value) if isinstance(value, float) else value
+        for key, value in scores.items()
+        if key != "baselines"
+    }
+    if (rmse := found.get("rmse")) is not None:
+        found["mse"] = float(rmse) ** 2
+    return found
 
 
 def _baselines(is_class: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WHICH = "MODEL[@VERSION]"
 KEY = "EXCHANGE:SYMBOL"
+WIDTH = 160  # columns where stdout is no terminal
 
 
 def add(verbs: Verbs) -> None:
@@ -127,7 +128,7 @@ def list_models(options: argparse.Namespace) -> int:
     from engine.cli.models_view import overview
 
     found = _standings(options)
-    _print(options, found, lambda: overview(found))
+    _print(options, found, lambda width: overview(found, width))
     return DONE
 
 
@@ -141,7 +142,7 @@ def show_model(options: argparse.Namespace) -> int:
         known = sorted({one["model"] for one in _standings(options, everything=True)})
         of_key = f" of {options.key}" if options.key else ""
         raise ConfigError(f"no model {options.model!r}{of_key}; the daemon has {', '.join(known) or 'none'}")
-    _print(options, found, lambda: portrait(found))
+    _print(options, found, lambda _: portrait(found))
     return DONE
 
 
@@ -199,13 +200,15 @@ def _client(options: argparse.Namespace, *, writes: bool = False) -> Iterator[Cl
         client.close()
 
 
-def _print(options: argparse.Namespace, found: Any, draw: Callable[[], Any]) -> None:
+def _print(options: argparse.Namespace, found: Any, draw: Callable[[int], Any]) -> None:
+    """Print what was found, as JSON or as `draw` draws it for so many columns."""
     if options.json:
         print(json.dumps(found, allow_nan=False))
     else:
         from rich.console import Console
 
-        Console().print(draw())
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        console.print(draw(console.width))
 
 
 # -- recorded ticks and data sets
@@ -222,7 +225,7 @@ def evaluate_models(options: argparse.Namespace) -> int:
     if sets and len(options.sources) > 1:
         raise ConfigError(f"{sets[0]}: expected a data set by itself, found {len(options.sources)} sources")
     found = _on_data_set(options, config, sets[0]) if sets else _on_ticks(options, config)
-    _print(options, found, lambda: verdicts(found))
+    _print(options, found, lambda _: verdicts(found))
     return DONE
 
 

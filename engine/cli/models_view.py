@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,47 +15,24 @@ MARKS_SHOWN = 10
 LOSSES = {"brier": "Brier", "mse": "squared error"}
 
 
-def overview(standings: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """A line for each model and key of a daemon."""
+def overview(standings: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
+    """A line for each model and key of a daemon, with as much of it as `width` columns have room for."""
     if not standings:
         return Text(
             "no models: [models] run names those that take part, and a key has them from its first row on", "dim"
         )
-    table = _table(
-        "model",
-        "key",
-        "champion",
-        "over",
-        "state",
-        ">verified",
-        ">n_eff",
-        "skill",
-        "accuracy",
-        ">coverage",
-        "evidence",
-        ">memory",
-    )
+    shown = [(title, cell) for title, cell, needs in COLUMNS if needs <= width]
+    table = _table(*(title for title, _ in shown))
     for one in standings:
-        report = _champion(one).get("report") or {}
-        state = Text("ready", "green") if one["ready"] else Text("warming up", "yellow")
-        if one["pinned"]:
-            state.append(" pinned", "cyan")
-        table.add_row(
-            Text(one["model"], "bold"),
-            f"{one['exchange']} {one['symbol']}",
-            one["champion"],
-            one["horizon"],
-            state,
-            _count(report.get("n")),
-            _count(report.get("n_eff")),
-            _skill(report),
-            _accuracy(report),
-            _percent(report.get("coverage")),
-            _evidence(one["versions"]),
-            f"{one['memory_bytes'] / MIB:.1f} MiB",
-        )
+        champion = _champion(one)
+        table.add_row(*(cell(one, champion.get("report") or {}) for _, cell in shown))
     warned = [warning for one in standings for warning in _warnings(one, _champion(one).get("report") or {})]
     return Group(table, *warned)
+
+
+def _state(one: Mapping[str, Any]) -> Text:
+    state = Text("ready", "green") if one["ready"] else Text("warming up", "yellow")
+    return state.append(" pinned", "cyan") if one["pinned"] else state
 
 
 def portrait(standings: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -220,3 +197,21 @@ def _table(*columns: str) -> Table:
     for name in columns:
         table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
     return table
+
+
+Cell = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+COLUMNS: tuple[tuple[str, Cell, int], ...] = (
+    ("model", lambda one, _: Text(one["model"], "bold"), 0),
+    ("key", lambda one, _: f"{one['exchange']} {one['symbol']}", 0),
+    ("v", lambda one, _: one["champion"], 0),
+    ("over", lambda one, _: one["horizon"], 0),
+    ("state", lambda one, _: _state(one), 100),
+    (">verified", lambda _, report: _count(report.get("n")), 110),
+    (">n_eff", lambda _, report: _count(report.get("n_eff")), 0),
+    ("skill (interval)", lambda _, report: _skill(report), 0),
+    ("accuracy (best baseline's)", lambda _, report: _accuracy(report), 110),
+    (">coverage", lambda _, report: _percent(report.get("coverage")), 120),
+    ("evidence", lambda one, _: _evidence(one["versions"]), 150),
+    (">memory", lambda one, _: f"{one['memory_bytes'] / MIB:.1f} MiB", 150),
+)
+"""Title, what stands there, and how wide the terminal has to be for it."""

@@ -25,12 +25,14 @@ import structlog
 from engine.events import (
     Command,
     Configured,
+    Drift,
     FeedStatus,
     Gap,
     HandlerFailed,
     Heartbeat,
     History,
     Parked,
+    Promotion,
     Refused,
     Resumed,
     Shed,
@@ -504,6 +506,8 @@ REPORTED: list[tuple[Any, str, str]] = [
     (HandlerFailed("mine", "on_tick", "ValueError: no", "Traceback ...", 1, *AT), "error", "plugin failed"),
     (Parked("mine", "by command", *AT), "error", "plugin parked"),
     (Resumed("mine", *AT), "info", "plugin resumed"),
+    (Promotion("direction", "1", "2", "binance", "BTC/USDT", "E = 41", *AT), "warning", "model promoted"),
+    (Drift("adwin", "direction:loss", "binance", "BTC/USDT", 3.5, *AT, "direction", "3"), "info", "drift"),
 ]
 
 

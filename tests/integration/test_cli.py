@@ -27,7 +27,7 @@ from store.record_code import compiled as compiled_journal
 from tests.commands import inside
 from tests.folding import COMMAND, LTC, QUOTES, TRADES, environment
 
-VERBS = ("run", "replay", "verify", "exchange", "record", "audit", "top", "doctor", "config")
+VERBS = ("run", "replay", "verify", "exchange", "record", "audit", "models", "top", "doctor", "config")
 JSON_VERBS = {
     "replay": ("replay", LTC, "--json"),
     "replay with digests": ("replay", LTC, "--digest", "--json"),

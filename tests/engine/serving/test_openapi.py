@@ -30,7 +30,9 @@ CHECKS = [
     checks.response_schema_conformance,
     checks.negative_data_rejection,
 ]
-WITH_INPUT = (("POST", "/get-online-features"), ("POST", "/push"), ("POST", "/commands"), ("GET", "/stream"))
+WITH_INPUT = (
+    ("POST", "/get-online-features"), ("POST", "/push"), ("POST", "/commands"), ("GET", "/stream"), ("GET", "/models"),
+)  # fmt: skip
 """In which something can be wrong."""
 VALID, INVALID = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 OPERATIONS = (
