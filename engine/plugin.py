@@ -10,11 +10,14 @@ from types import ModuleType
 from engine.errors import EngineError
 
 
-def import_file(path: Path, error: type[EngineError], where: str) -> ModuleType:
-    """Return the module that a file holds, run anew. Raises `error`, opened by `where`, if it is not there or cannot be run."""
+def import_file(path: Path, error: type[EngineError], where: str, name: str = "") -> ModuleType:
+    """Return the module that a file holds, run anew, by default named after the file: pickles of its classes find them by that name.
+
+    Raises `error`, opened by `where`, if the file is not there or cannot be run.
+    """
     if not path.is_file():
         raise error(f"{where} {path}: no such file")
-    name = f"tickfold_plugin_{path.stem}"
+    name = name or f"tickfold_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise error(f"{where} {path}: expected a Python file")

@@ -40,7 +40,7 @@ def build(spec: Any, seed: int = 0) -> Any:
             raise ModelError(f"model: expected a spec or an object with learn_one, found {spec!r}")
         return spec
     model = build_river(spec, seed)
-    _settle(model)
+    _settle(model, seed)
     return model
 
 
@@ -66,7 +66,7 @@ def make_arm(algorithm: Mapping[str, Any], spec: ModelSpec, layout: Layout, seed
     role = role_for(model, target, where)
     try:
         pickled(model)
-        faults = _settle(model)
+        faults = _settle(model, seed)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
     if faults:
@@ -75,13 +75,13 @@ def make_arm(algorithm: Mapping[str, Any], spec: ModelSpec, layout: Layout, seed
     return RiverArm(model, role, LedgerRows(spec.names, layout, is_class), definition)
 
 
-def _settle(model: Any) -> list[str]:
-    """Put River's parts of a model into an order that does not depend on the hash seed; return what still does."""
+def _settle(model: Any, seed: int) -> list[str]:
+    """Make River's parts of a model depend on nothing but the seed; return what still depends on something else."""
     if "river" not in sys.modules:
         return []  # none of it is River's
     from engine.models.river_steady import settle
 
     try:
-        return settle(model)
+        return settle(model, seed)
     except Exception as error:
         raise ModelError(f"the model cannot be looked through: {type(error).__name__}: {error}") from error

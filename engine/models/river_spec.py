@@ -15,12 +15,15 @@ What takes a seed and was given none gets the model's.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from engine.errors import ModelError
@@ -96,10 +99,20 @@ def _from_factory(named: Any, given: Mapping[str, Any], seed: int, where: str) -
     path, _, name = str(named).partition(":")
     if not isinstance(named, str) or not path.endswith(".py") or not name:
         raise ModelError(f'{where}.{FACTORY} = {named!r}: expected "FILE.py:NAME"')
-    factory = getattr(import_file(Path(path), ModelError, f"{where}.{FACTORY}"), name, None)
+    factory = getattr(_module_of(Path(path), f"{where}.{FACTORY}"), name, None)
     if not callable(factory):
         raise ModelError(f"{where}.{FACTORY} = {named!r}: expected a function or class {name} in {path}")
     return _made(factory, given, seed, f"{where} {named}")
+
+
+def _module_of(path: Path, where: str) -> ModuleType:
+    """Return the module of a file, run once a process for each content: its classes must stay the same ones, or they pickle no more."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        content = b""  # import_file says what is wrong
+    name = f"tickfold_model_{path.stem}_{hashlib.sha256(content).hexdigest()[:16]}"
+    return sys.modules.get(name) or import_file(path, ModelError, where, name)
 
 
 def _made(maker: Any, given: Mapping[str, Any], seed: int, where: str) -> Any:

@@ -8,11 +8,12 @@ of its own; what it cannot settle it names. Found by running every estimator of 
 
 from __future__ import annotations
 
-import inspect
 import io
 import pickle
+import random
 from typing import Any
 
+import numpy as np
 from river import base, cluster, compose
 
 
@@ -45,8 +46,8 @@ class SteadyCluStream(cluster.CluStream):
         self.__dict__["_steady_kmeans"] = made
 
 
-def settle(model: Any) -> list[str]:
-    """Make a model, in place, independent of the hash seed. Returns what it still depends on, a line each; empty of a steady one.
+def settle(model: Any, seed: int) -> list[str]:
+    """Make a model, in place, depend on nothing but `seed`. Returns what it still depends on, a line each; empty of a steady one.
 
     Raises what pickle raises if the model cannot be pickled.
     """
@@ -66,9 +67,19 @@ def settle(model: Any) -> list[str]:
             faults["cluster.STREAMKMeans depends on PYTHONHASHSEED; cluster.KMeans does not, as tickfold builds it"] = (
                 None
             )
-        if getattr(part, "seed", 0) is None and "seed" in inspect.signature(kind).parameters:
-            faults[f"{kind.__module__}.{kind.__name__} was given no seed, so it differs from run to run"] = None
+        if getattr(part, "seed", 0) is None:
+            _seed(part, seed)
     return list(faults)
+
+
+def _seed(part: Any, seed: int) -> None:
+    """Give a part that was given no seed one: for what it draws from already, and for what it will make of its parameter."""
+    part.seed = seed
+    for name, value in list(part.__dict__.items()):
+        if isinstance(value, random.Random | np.random.RandomState):
+            value.seed(seed)
+        elif isinstance(value, np.random.Generator):
+            setattr(part, name, np.random.default_rng(seed))
 
 
 class _Finder(pickle.Pickler):

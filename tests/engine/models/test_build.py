@@ -229,11 +229,42 @@ def test_an_arm_is_refused_a_model_that_no_snapshot_could_keep(file: str) -> Non
         arm_of({"factory": f"{file}:hidden"}, "log_return")
 
 
-def test_an_arm_is_refused_a_model_that_differs_from_run_to_run(file: str) -> None:
-    with pytest.raises(ConfigError, match=r"k_means\.KMeans was given no seed"):
-        arm_of({"factory": f"{file}:unseeded"}, "none")
+def test_what_a_factory_left_unseeded_gets_the_models_seed(file: str) -> None:
+    draw = np.random.default_rng(1)
+    rows = [{name: float(draw.normal()) for name in "abc"} for _ in range(50)]
+    said = []
+    for seed in (3, 3, 4):
+        model = arm_of({"factory": f"{file}:unseeded"}, "none", seed).model
+        for x in rows:
+            model.learn_one(x)
+        said.append(repr(list(model["KMeans"].centers.values())))
+    assert said[0] == said[1] != said[2]
+
+
+def test_the_search_inside_of_nearest_neighbours_is_seeded() -> None:
+    engine = build({"river": "neighbors.KNNClassifier"}, seed=5)._nn
+    assert (engine.seed, engine._rng.random()) == (
+        5,
+        build({"river": "neighbors.KNNClassifier"}, seed=5)._nn._rng.random(),
+    )
+
+
+def test_an_arm_is_refused_a_model_that_depends_on_the_hash_seed() -> None:
     with pytest.raises(ConfigError, match=r"cluster\.STREAMKMeans depends on PYTHONHASHSEED"):
         arm_of({"river": "cluster.STREAMKMeans"}, "none")
+
+
+def test_arms_of_several_keys_share_the_classes_of_a_file(file: str, tmp_path: Path) -> None:
+    """A file that is run again has other classes of the same names, and the older objects could be pickled no more."""
+    first = arm_of({"factory": f"{file}:Own"}, "log_return")
+    other = tmp_path / "other"
+    other.mkdir()
+    namesake = other / "factories.py"
+    namesake.write_text("class Own:\n    learn_one = predict_one = lambda *_: None\n", encoding="utf-8")
+    second, third = (arm_of({"factory": f"{path}:Own"}, "log_return") for path in (namesake, file))
+    for arm in (first, second, third):
+        arm.restore(arm.arrays())
+    assert type(first.model) is type(third.model) is not type(second.model)
 
 
 # Arms -------------------------------------------------------------------------------------------------------------------------

@@ -112,12 +112,10 @@ def test_any_stream_scores_as_in_river(rows: list[dict[str, float]], data: st.Da
             theirs = evaluate.progressive_val_score(zip(rows, labels, strict=True), make(), metric(), delay=delay)
             assert ours[key] == theirs.get() or not ours["n"], key
 
-    def make() -> Any:
-        return scaled(linear_model.LinearRegression(optim.SGD(0.01)))
-
-    ours = progressive(make(), zip(rows, numbers, strict=True), delay)
+    linear = REGRESSORS["linear"]
+    ours = progressive(linear(), zip(rows, numbers, strict=True), delay)
     for key, metric in VALUES.items():
-        theirs = evaluate.progressive_val_score(zip(rows, numbers, strict=True), make(), metric(), delay=delay)
+        theirs = evaluate.progressive_val_score(zip(rows, numbers, strict=True), linear(), metric(), delay=delay)
         assert ours[key] == theirs.get(), key
 
 
