@@ -252,6 +252,8 @@ def test_a_river_object_is_saved_and_loaded_only_where_pickle_is_allowed(
     kept = keep(model, allow_pickle=True, **how)
     assert said[list(DIRECTION)].to_numpy().tolist() == ask(model, kept, given_rows).tolist()
     assert np.allclose(said[list(DIRECTION)].sum(axis=1), 1.0)
+    monkeypatch.setenv("MLFLOW_PYFUNC_INFERENCE_CONFIG", '{"allow_pickle": true}')  # what a server has for an argument
+    assert pyfunc(tmp_path / "m").predict(table(given_rows)).equals(said)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     with pytest.raises(ModelError, match="pickled River object"):
         load_model(str(tmp_path / "m"), allow_pickle=True)
