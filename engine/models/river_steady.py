@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import random
 from typing import Any
 
 import numpy as np
@@ -76,8 +75,9 @@ def _seed(part: Any, seed: int) -> None:
     """Give a part that was given no seed one: for what it draws from already, and for what it will make of its parameter."""
     part.seed = seed
     for name, value in list(part.__dict__.items()):
-        if isinstance(value, random.Random | np.random.RandomState):
-            value.seed(seed)
+        reseed = getattr(value, "seed", None)  # a method of Python's and of numpy's older generators
+        if callable(reseed):
+            reseed(seed)
         elif isinstance(value, np.random.Generator):
             setattr(part, name, np.random.default_rng(seed))
 
