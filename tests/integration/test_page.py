@@ -174,8 +174,10 @@ class Stage:
         self.windows: list[Window] = []
         self.server: Server | None = None
 
-    async def daemon(self, *strategies: Any, history: int = HISTORY, live: bool = True, port: int = 0) -> LiveDaemon:
-        daemon = LiveDaemon(self.folder, *strategies, history=history, port=port)
+    async def daemon(
+        self, *strategies: Any, history: int = HISTORY, live: bool = True, port: int = 0, **more: Any
+    ) -> LiveDaemon:
+        daemon = LiveDaemon(self.folder, *strategies, history=history, port=port, **more)
         self.server = await serve(daemon)
         self.ends.push_async_callback(self.server.stop)
         if live:
