@@ -99,6 +99,8 @@ def restore(fold: Fold, state: FoldState, keys: Iterable[KeyState]) -> None:
         supervised.put_record(actor.failures, actor.failed, actor.failed_in, actor.succeeded_in)
     for kind, chains in state.chains.items():
         fold.digests[kind].put(chains)
+    if fold.models is not None:
+        fold.models.restore_common(state.models)
     for one in keys:
         if one.lane:
             fold.features.lane(one.key).restore(one.lane)

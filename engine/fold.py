@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from engine.actor import Actor, Supervisor
 from engine.block import Block, Keys
+from engine.bus import Route
 from engine.digest import Digests
 from engine.errors import ConfigError, StrategyError
 from engine.events import (
@@ -165,6 +166,9 @@ class Fold:
         self._outbox = Outbox(self.bus, features.views, 0 if models is None else len(models.specs))
         self._reports: list[Any] = []
         features.cursor = self.sequence
+        if models is not None:
+            models.before_change = self._touch
+            models.number_of = self._code
 
     @property
     def digests(self) -> dict[str, Digests]:
@@ -380,8 +384,9 @@ class Fold:
     def cuts(self, block: Block) -> Iterator[tuple[int, int]]:
         """Say where to cut a block so that no key has more rows in a part than its lane takes at once."""
         start = 0
+        one_by_one = self.models is not None and self.models.is_one_by_one
         while start < len(block):
-            stop = self._stop(block, start)
+            stop = start + 1 if one_by_one else self._stop(block, start)
             yield start, stop
             start = stop
 
@@ -480,11 +485,23 @@ class Fold:
             wanted = [
                 (one.sequence, one.event, routes)
                 for one in due
-                if (routes := bus.routes(type(one.event), key)) or (one.is_news and self.report is not None)
+                if (routes := self._hearing(one.event, key)) or (one.is_news and self.report is not None)
             ]
             if wanted:
                 sequences, events, hearing = zip(*wanted, strict=True)
                 self._outbox.add_in_order(sequences, self._outbox.first_model_rank + number, events, hearing)
+
+    def _hearing(self, event: Any, key: Key) -> tuple[Route, ...]:
+        """Who hears an event of a model; a promotion of all keys speaks of others than the key that brought it about."""
+        return self.bus.routes(type(event), (event.exchange, event.symbol) if isinstance(event, Promotion) else key)
+
+    def _code(self, key: Key) -> int:
+        return self.keys.code(key)
+
+    def _touch(self, key: Key) -> None:
+        code = self.keys.find(key)
+        if self.before_change is not None and code is not None:
+            self.before_change(code)
 
     def _tell(self, sequence: int, rank: int, event: Any, key: Key) -> None:
         """Queue an event of the engine's own for who hears it, and for the report."""
@@ -545,6 +562,7 @@ class Fold:
                 ActorState(one.name, one.listening, *one.record(), one.actor.snapshot()) for one in supervised
             ),
             chains={"signals": self._digests["signals"].states()},
+            models={} if self.models is None else self.models.common(),
         )
 
     def key_state(self, code: int, *, has_lane: bool, room: npt.NDArray[np.float64] | None = None) -> KeyState:

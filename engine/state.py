@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from engine.digest import ChainState, hexdigest_of, update
 from engine.events import Key
+from engine.models.state import model_parts
 
 
 class ActorState(msgspec.Struct, frozen=True):
@@ -54,6 +55,7 @@ class FoldState:
     symbols: dict[str, bool]
     actors: tuple[ActorState, ...]
     chains: dict[str, list[ChainState]]
+    models: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # contests of all keys
 
 
 def key_digest(parts: Iterable[bytes]) -> bytes:
@@ -76,6 +78,7 @@ def state_digest(state: FoldState, lanes: Mapping[Key, bytes]) -> str:
         update(total, (msgspec.msgpack.encode((actor.name, actor.listening, failures)), actor.snapshot))
     for symbol, wanted in sorted(state.symbols.items()):
         update(total, (symbol.encode(), bytes([wanted])))
+    update(total, model_parts(state.models))
     return total.hexdigest()
 
 

@@ -15,7 +15,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,7 @@ from engine.state import ActorState, FoldState, KeyState
 MAGIC = b"TFSNAP\r\n"
 VERSION = 2
 SUFFIX = ".snap"
+COMMON = "models "  # how names of arrays begin that are the models'
 SECTION = struct.Struct("<IIQ")
 SECTION_MAX = 1 << 30  # of a head: what is larger was never written by us
 
@@ -78,7 +79,7 @@ class KeyHead(msgspec.Struct, frozen=True, tag=True):
 
 
 class FoldHead(msgspec.Struct, frozen=True, tag=True):
-    """The head of the fold's section; arrays: ingress, counts, then the open chunks."""
+    """The head of the fold's section; arrays: ingress, counts, the models' common ones, then the open chunks."""
 
     sequence: int
     timestamp: int
@@ -121,23 +122,24 @@ class SnapshotWriter:
     def add_key(self, state: KeyState) -> None:
         """Append a key. Raises JournalError if the disk is full."""
         chains, chunks = _chained(state.chains)
-        lane, models = (
-            {name: np.ascontiguousarray(array) for name, array in group.items()} for group in (state.lane, state.models)
-        )
-        heads = [tuple(_array_head(name, array) for name, array in group.items()) for group in (lane, models)]
+        lane, models = _contiguous(state.lane), _contiguous(state.models)
         arrays = [*lane.values(), *models.values()]
-        self.add(KeyHead(state.key, *heads, chains), [*map(_bytes, arrays), *chunks])
+        self.add(KeyHead(state.key, _heads(lane), _heads(models), chains), [*map(_bytes, arrays), *chunks])
 
     def finish(self, state: FoldState) -> Path:
         """Append the fold's own part, and put the file under its name."""
         chains, chunks = _chained(state.chains)
-        arrays = [np.ascontiguousarray(state.ingress), np.ascontiguousarray(state.counts)]
-        heads = tuple(_array_head(name, array) for name, array in zip(("ingress", "counts"), arrays, strict=True))
+        named = {
+            "ingress": state.ingress,
+            "counts": state.counts,
+            **{f"{COMMON}{n}": a for n, a in state.models.items()},
+        }
+        arrays = _contiguous(named)
         head = FoldHead(
             state.sequence, state.timestamp, state.received, state.keys, state.gaps, state.signals, state.round,
-            state.is_history, state.symbols, state.actors, heads, chains,
+            state.is_history, state.symbols, state.actors, _heads(arrays), chains,
         )  # fmt: skip
-        self.add(head, [*map(_bytes, arrays), *chunks])
+        self.add(head, [*map(_bytes, arrays.values()), *chunks])
         try:
             self._write(MAGIC)
             self._file.flush()
@@ -302,8 +304,12 @@ def _bytes(array: npt.NDArray[Any]) -> memoryview | bytes:
     return array.data.cast("B") if array.size else b""
 
 
-def _array_head(name: str, array: npt.NDArray[Any]) -> ArrayHead:
-    return ArrayHead(name, array.dtype.newbyteorder("<").str, array.shape)
+def _contiguous(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _heads(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[ArrayHead, ...]:
+    return tuple(ArrayHead(name, array.dtype.newbyteorder("<").str, array.shape) for name, array in arrays.items())
 
 
 def _arrays(heads: tuple[ArrayHead, ...], data: memoryview) -> tuple[dict[str, npt.NDArray[Any]], memoryview]:
@@ -337,6 +343,7 @@ def _fold_state(head: FoldHead, data: memoryview) -> FoldState:
     return FoldState(
         head.sequence, head.timestamp, head.received, head.keys, arrays["ingress"], arrays["counts"], head.gaps, head.signals,
         head.round, head.is_history, head.symbols, head.actors, chains,
+        {name.removeprefix(COMMON): array for name, array in arrays.items() if name.startswith(COMMON)},
     )  # fmt: skip
 
 

@@ -24,12 +24,14 @@ from engine.models.arm import Arm, Batch, Failure
 from engine.models.baselines import baselines_size
 from engine.models.conformal import conformal_new
 from engine.models.contest import (
+    champion_of,
     contest_enter,
     contest_hold,
     contest_leave,
     contest_new,
     contest_promote,
     contest_rollback,
+    is_fresh,
     previous_of,
     retiring,
     standing,
@@ -39,7 +41,6 @@ from engine.models.layout import (
     LABEL,
     OUTCOME,
     REFERENCE,
-    SEQUENCE,
     SERVED,
     SLOT,
     SPREAD,
@@ -50,42 +51,16 @@ from engine.models.layout import (
     UPTO,
     VARIANCE,
     VOID,
-    WAITING,
 )
+from engine.models.ledger import Ledger
+from engine.models.record import Record, Seat
 from engine.models.score import score_size
 from engine.models.shared import Shared
 from engine.models.target import CUSTOM
 from engine.models.worker import WorkerArm
 
-LEDGER_START = 64
-MARKS = 64
-"""Newest drifts and promotions that are kept for display."""
-Mark = tuple[int, int, str]
-
-
-class Seat(msgspec.Struct):
-    """A version in its place among the arms."""
-
-    version: str
-    algorithm: dict[str, Any]
-    since: int  # sequence of the input at which it began; 0: from the start
-    parked: str = ""  # why it is heard no more; empty while it is
-    learned: int = 0  # outcomes that it has learned from
-    failed: int = 0  # ever
-
-
-class Standing(msgspec.Struct):
-    """What of an actor is no array: kept in its snapshots."""
-
-    seats: list[Seat | None]
-    next_version: int
-    is_pinned: bool = False
-    predictions: int = 0
-    outcomes: int = 0
-    drifts: int = 0
-    promotions: int = 0
-    late_answers: int = 0
-    marks: list[Mark] = []
+FRESH_PAIRS = 20
+"""Pairs of a challenger that a drift started which are not counted: it is still learning."""
 
 
 @dataclass(frozen=True)
@@ -105,23 +80,23 @@ class ModelActor:
         spec, target = shared.spec, shared.spec.target
         self.state = timeline.new_timeline(len(spec.features))
         self.ids = self.state.view(np.int64)
-        self._put_ledger(np.full((LEDGER_START, shared.layout.width), np.nan))
+        self.ledger = Ledger(shared.layout.width, self.ids)
         self.baselines = np.zeros(baselines_size(target.kind, target.outputs))
         # One row an arm that there is; a thousand symbols would not have the memory for those that there may be.
         self.scores = np.zeros((0, score_size(target.kind, target.outputs)))
         self.conformal = conformal_new(spec.config.coverage)[None, :][:0]
-        self.contest = contest_new(shared.arms, is_bounded=shared.is_class)
+        self.contest = (
+            contest_new(shared.arms, is_bounded=shared.is_class) if shared.pool is None else shared.pool.state
+        )
         contest_hold(self.contest, spec.config.promote == "manual")
         self.drift = drift_new(len(spec.features))
         self.position = np.full(judge.POSITION, -1, np.int64)
-        self.position[judge.CHAMPION] = 0
-        self.standing = Standing([None] * shared.arms, 1)
+        self.position[judge.CHAMPION] = champion_of(self.contest)
+        self.record = Record([None] * shared.arms)
         self.arms: list[Arm | None] = [None] * shared.arms
         for arm, algorithm in enumerate(spec.algorithms):
             self._seat(arm, algorithm, 0)
         self.position[judge.SPLIT] = self._split()
-        self.newest = (-1, 0)
-        """(slot, sequence) of the newest served prediction."""
         self.busy_ns = 0
         self.rows = 0
         self.count = 0
@@ -136,15 +111,13 @@ class ModelActor:
         actor of this model.
         """
         shared = self.shared
-        waiting = self.ids.item(timeline.ASKED) - self.ids.item(timeline.ANSWERED)
-        if waiting + count >= len(self.ledger):
-            self._grow(waiting + count + 1)
+        waiting = self.ledger.make_room(count)
         if count > len(shared.steps) or waiting + count > len(shared.answers):
             shared.make_room(max(count, 1), max(waiting + count, 1))
         outcome, timestamp, received, sequence, price, _, side, ask, _ = columns
         table = lane.table(shared.scope)
         self.answer_count = shared.walk(
-            self.state, self.ids, self.ledger, self.ledger_ids, shared.steps, shared.answers, shared.clock_ints,
+            self.state, self.ids, self.ledger.rows, self.ledger.ids, shared.steps, shared.answers, shared.clock_ints,
             shared.clock_floats, outcome, timestamp, received, sequence, price, side, ask if len(ask) else price,
             table, lane.table_ids(shared.scope), shared.where, lane.position(shared.scope) - count, count,
         )  # fmt: skip
@@ -166,7 +139,11 @@ class ModelActor:
         """What the newest block meant to the arms."""
         shared = self.shared
         return Batch(
-            shared.layout, self.ledger, self.ledger_ids, shared.steps[: self.count], shared.answers[: self.answer_count]
+            shared.layout,
+            self.ledger.rows,
+            self.ledger.ids,
+            shared.steps[: self.count],
+            shared.answers[: self.answer_count],
         )
 
     def _learn_and_predict(self, decided: list[Decided]) -> None:
@@ -177,7 +154,7 @@ class ModelActor:
 
     def _run_arm(self, number: int, arm: Arm, batch: Batch, first: int, decided: list[Decided]) -> None:
         failures = arm.run(batch, self.shared.layout.out_at(number), first)
-        seat = self.standing.seats[number]
+        seat = self.record.seats[number]
         assert seat is not None
         seat.learned += int(self.answer_count if not first else self.answer_count - self.shared.steps[first - 1, UPTO])
         for failure in failures:
@@ -201,7 +178,7 @@ class ModelActor:
         assert label is not None
         upto = self.shared.steps[: self.count, UPTO]
         for number, slot in enumerate(self.shared.answers[: self.answer_count].tolist()):
-            row, ids = self.ledger[slot], self.ledger_ids[slot]
+            row, ids = self.ledger.rows[slot], self.ledger.ids[slot]
             if ids[STATUS] == VOID:
                 continue
             row[LABEL] = np.nan
@@ -221,13 +198,18 @@ class ModelActor:
         shared, position = self.shared, self.position
         position[judge.AT_STEP] = position[judge.AT_ANSWER] = 0
         while shared.judge(
-            self.ledger, self.ledger_ids, shared.steps, shared.answers, self.count, position, self.ids, self.baselines, self.scores,
+            self.ledger.rows, self.ledger.ids, shared.steps, shared.answers, self.count, position, self.ids, self.baselines, self.scores,
             self.conformal, self.contest, self.drift, shared.losses, shared.nets, shared.judge_ints, shared.judge_floats,
             shared.said,
         ):  # fmt: skip
-            step, winner, drifted = position[[judge.AT_STEP, judge.WINNER, judge.DRIFTED]].tolist()
+            step, winner, drifted, paired = position[
+                [judge.AT_STEP, judge.WINNER, judge.DRIFTED, judge.PAIRED]
+            ].tolist()
+            if paired >= 0:
+                winner = shared.pair(self.key, self.ledger.ids[paired])
             if winner >= 0:
-                decided.append(Decided(step, self._promote(winner, self._evidence(winner), self._stamp(step))))
+                found = self._promote(winner, self._evidence(winner), self._stamp(step))
+                decided += [Decided(step, one) for one in found]
             if drifted >= 0:
                 self._drifted(drifted, step, decided)
         decided.sort(key=lambda one: one.step)
@@ -238,33 +220,33 @@ class ModelActor:
         out_at = shared.layout.out_at(champion)
         for step, slot in enumerate(shared.steps[: self.count, SLOT].tolist()):
             shared.said[step] = np.nan
-            if slot >= 0 and not np.isnan(self.ledger[slot, out_at]):
-                self.ledger_ids[slot, SERVED] = champion
-                shared.said[step, 0] = self.ledger[slot, out_at]
+            if slot >= 0 and not np.isnan(self.ledger.rows[slot, out_at]):
+                self.ledger.ids[slot, SERVED] = champion
+                shared.said[step, 0] = self.ledger.rows[slot, out_at]
 
     def _note_served(self) -> None:
         shared = self.shared
         if self.count == 1:
             served = shared.said.item(0, 0)
             if served == served:  # noqa: PLR0124 - not NaN
-                self.standing.predictions += 1
-                self.newest = shared.steps.item(0, SLOT), shared.steps.item(0, STEP_SEQUENCE)
+                self.record.predictions += 1
+                self.ledger.newest = shared.steps.item(0, SLOT), shared.steps.item(0, STEP_SEQUENCE)
         else:
             steps = np.flatnonzero(~np.isnan(shared.said[: self.count, 0]))
             if len(steps):
-                self.standing.predictions += len(steps)
-                self.newest = int(shared.steps[steps[-1], SLOT]), int(shared.steps[steps[-1], STEP_SEQUENCE])
+                self.record.predictions += len(steps)
+                self.ledger.newest = int(shared.steps[steps[-1], SLOT]), int(shared.steps[steps[-1], STEP_SEQUENCE])
         if self.answer_count:
-            self.standing.outcomes += int(shared.steps[self.count - 1, UPTO])
+            self.record.outcomes += int(shared.steps[self.count - 1, UPTO])
 
     # -- versions
 
     def _seat(self, arm: int, algorithm: Mapping[str, Any], since: int, *, by_drift: bool = False) -> Seat:
         """Begin a version in a free place."""
-        shared, standing = self.shared, self.standing
-        version = str(standing.next_version)
-        standing.next_version += 1
-        seat = standing.seats[arm] = Seat(version, dict(algorithm), since)
+        shared, record = self.shared, self.record
+        version = str(record.next_version)
+        record.next_version += 1
+        seat = record.seats[arm] = Seat(version, dict(algorithm), since)
         if isinstance(retired := self.arms[arm], WorkerArm):
             retired.close()
         self.arms[arm] = self._make(algorithm, version)
@@ -273,8 +255,8 @@ class ModelActor:
             self.scores = np.vstack([self.scores, np.zeros((1, self.scores.shape[1]))])
             self.conformal = np.vstack([self.conformal, fresh[None, :]])
         self.scores[arm], self.conformal[arm] = 0.0, fresh
-        if arm != self.position[judge.CHAMPION]:
-            contest_enter(self.contest, arm, shared.spec.config.warm_up, by_drift=by_drift)
+        if arm != self.champion and shared.pool is None:
+            contest_enter(self.contest, arm, FRESH_PAIRS if by_drift else 0, by_drift=by_drift)
         return seat
 
     def _make(self, algorithm: Mapping[str, Any], version: str) -> Arm:
@@ -304,35 +286,42 @@ class ModelActor:
             f"loss lower by {found.mean_difference:.3g}"
         )
 
-    def _promote(self, arm: int, reason: str, stamp: tuple[int, int, int]) -> Promotion:
+    def _promote(self, arm: int, reason: str, stamp: tuple[int, int, int]) -> list[Promotion]:
         """Make an arm champion. The one before stays in its shadow, unless this takes back a promotion."""
-        before, after = self.version_of(self.champion), self.version_of(arm)
+        if self.shared.pool is not None:
+            return self.shared.crown(arm, reason, stamp)
         if arm == previous_of(self.contest):
             contest_rollback(self.contest)
         else:
             contest_promote(self.contest, arm)
+        return [self.crown(arm, reason, stamp)]
+
+    def crown(self, arm: int, reason: str, stamp: tuple[int, int, int]) -> Promotion:
+        """Serve another champion, as the contest has it."""
+        before, after = self.record.version_of(self.champion), self.record.version_of(arm)
         self.position[judge.CHAMPION] = arm
         self.position[judge.SPLIT] = -1
-        self.standing.promotions += 1
-        self._mark(stamp, f"promotion {before} -> {after}: {reason}")
+        self.record.promotions += 1
+        self.record.mark(stamp, f"promotion {before} -> {after}: {reason}")
         return Promotion(self.shared.spec.name, before, after, *self.key, reason, *stamp)
 
     def _drifted(self, stream: int, step: int, decided: list[Decided]) -> None:
-        spec, standing, stamp = self.shared.spec, self.standing, self._stamp(step)
+        spec, record, stamp = self.shared.spec, self.record, self._stamp(step)
         name = ("loss", "prediction", *spec.names)[stream]
-        standing.drifts += 1
+        record.drifts += 1
         started = ""
-        if spec.config.on_drift == "challenger":
-            arm = self._place_for_challenger()
+        if spec.config.on_drift == "challenger" and self.shared.pool is None:
+            # One regime change is heard in several streams: one answer to it is enough.
+            arm = -1 if is_fresh(self.contest, spec.config.pairs_min) else self._place_for_challenger()
             if arm >= 0:
-                champion = standing.seats[int(self.position[judge.CHAMPION])]
+                champion = record.seats[int(self.position[judge.CHAMPION])]
                 assert champion is not None
                 started = self._seat(arm, champion.algorithm, stamp[2], by_drift=True).version
                 fresh = self.arms[arm]
                 assert fresh is not None
                 self._run_arm(arm, fresh, self.batch(), step + 1, decided)
         statistic = float(self.drift[0])
-        self._mark(stamp, f"drift of {name}" + (f", version {started} started" if started else ""))
+        self.record.mark(stamp, f"drift of {name}" + (f", version {started} started" if started else ""))
         decided.append(
             Decided(
                 step,
@@ -342,11 +331,11 @@ class ModelActor:
 
     def _place_for_challenger(self) -> int:
         """A free place, or that of the challenger that is retired for it; -1 if there is neither."""
-        seats = self.standing.seats
+        seats = self.record.seats
         if None in seats:
             return seats.index(None)
         # Nor one whose predictions were served and wait for their outcome, which is told by its version.
-        serving = set(self._held().view(np.int64)[:, SERVED].tolist())
+        serving = set(self.ledger.held().view(np.int64)[:, SERVED].tolist())
         arm = retiring(self.contest)
         if arm < 0 or arm in {self.split, *serving}:
             return -1
@@ -357,12 +346,7 @@ class ModelActor:
     def _silence(self, arm: int) -> None:
         """What an arm said before it was replaced is not the new one's."""
         at = self.shared.layout.out_at(arm)
-        self.ledger[:, at : at + self.shared.layout.outputs + 1] = np.nan
-
-    def _mark(self, stamp: tuple[int, int, int], text: str) -> None:
-        marks = self.standing.marks
-        marks.append((stamp[2], stamp[1], text))
-        del marks[:-MARKS]
+        self.ledger.rows[:, at : at + self.shared.layout.outputs + 1] = np.nan
 
     def _stamp(self, step: int) -> tuple[int, int, int]:
         row = self.shared.steps[step]
@@ -372,21 +356,6 @@ class ModelActor:
         return f"{self.shared.spec.name}@{seat.version} {self.key[0]}:{self.key[1]}"
 
     # -- commands
-
-    def arm_of(self, version: str) -> int:
-        """Return the place of a version, -1 if it does not run."""
-        return next(
-            (arm for arm, seat in enumerate(self.standing.seats) if seat is not None and seat.version == version), -1
-        )
-
-    def version_of(self, arm: int) -> str:
-        """Return the version in a place; empty if there is none."""
-        seat = self.standing.seats[arm] if arm >= 0 else None
-        return "" if seat is None else seat.version
-
-    def versions(self) -> tuple[str, ...]:
-        """The version in each place; empty where there is none."""
-        return tuple("" if seat is None else seat.version for seat in self.standing.seats)
 
     @property
     def name(self) -> str:
@@ -403,19 +372,19 @@ class ModelActor:
         """The champion's place."""
         return int(self.position[judge.CHAMPION])
 
-    def promote(self, version: str, stamp: tuple[int, int, int]) -> Promotion | None:
-        """Make a version champion by command; None if it is already."""
-        arm = self.arm_of(version)
-        return None if arm in (-1, self.champion) else self._promote(arm, "by command", stamp)
+    def promote(self, version: str, stamp: tuple[int, int, int]) -> list[Promotion]:
+        """Make a version champion by command; does nothing if it is already."""
+        arm = self.record.arm_of(version)
+        return [] if arm in (-1, self.champion) else self._promote(arm, "by command", stamp)
 
-    def roll_back(self, stamp: tuple[int, int, int]) -> Promotion | None:
-        """Make the champion before champion again, by command; None if there is none."""
+    def roll_back(self, stamp: tuple[int, int, int]) -> list[Promotion]:
+        """Make the champion before champion again, by command; does nothing if there is none."""
         previous = previous_of(self.contest)
-        return None if previous < 0 else self._promote(previous, "rolled back by command", stamp)
+        return [] if previous < 0 else self._promote(previous, "rolled back by command", stamp)
 
     def pin(self, is_pinned: bool) -> None:
         """Keep the champion whatever the evidence, or no longer."""
-        self.standing.is_pinned = is_pinned
+        self.record.is_pinned = is_pinned
         contest_hold(self.contest, is_pinned or self.shared.spec.config.promote == "manual")
 
     # -- answers of workers
@@ -423,17 +392,17 @@ class ModelActor:
     def answer(self, event: Answer) -> bool:
         """Take in what a worker said to a row; return whether that is served now. Late ones are counted; empty ones, by the arm."""
         shared = self.shared
-        arm = self.arm_of(event.version)
-        slot = self._slot_asked(event.asked)
+        arm = self.record.arm_of(event.version)
+        slot = self.ledger.slot_of(event.asked)
         if arm >= 0 and isinstance(asker := self.arms[arm], WorkerArm):
             asker.answered(event)
         if not event.values:
             return False
         if arm < 0 or slot < 0 or len(event.values) != shared.layout.outputs:
-            self.standing.late_answers += 1
+            self.record.late_answers += 1
             return False
         out_at = shared.layout.out_at(arm)
-        row, ids = self.ledger[slot], self.ledger_ids[slot]
+        row, ids = self.ledger.rows[slot], self.ledger.ids[slot]
         row[out_at : out_at + shared.layout.outputs] = event.values
         serves = int(self.position[judge.SPLIT]) if self.position[judge.SPLIT] >= 0 else self.champion
         is_served = arm == serves and ids[SERVED] < 0
@@ -449,55 +418,11 @@ class ModelActor:
             shared.said[0] = np.nan
             shared.said[0, 0] = row[out_at]
         if is_served:
-            self.standing.predictions += 1
-            self.newest = slot, event.asked
+            self.record.predictions += 1
+            self.ledger.newest = slot, event.asked
         return is_served
 
-    def _slot_asked(self, sequence: int) -> int:
-        """The slot of the ledger row that was asked for at an input, -1 if it does not wait any more."""
-        first, end = int(self.ids[timeline.ANSWERED]), int(self.ids[timeline.ASKED])
-        mask = len(self.ledger) - 1
-        low, high = first, end
-        while low < high:
-            middle = (low + high) // 2
-            if self.ledger_ids[middle & mask, SEQUENCE] < sequence:
-                low = middle + 1
-            else:
-                high = middle
-        slot = low & mask
-        if low >= end or self.ledger_ids[slot, SEQUENCE] != sequence or self.ledger_ids[slot, STATUS] != WAITING:
-            return -1
-        return slot
-
     # -- memory and state
-
-    def _put_ledger(self, ledger: npt.NDArray[np.float64]) -> None:
-        self.ledger = ledger
-        self.ledger_ids = ledger.view(np.int64)
-
-    def _grow(self, rows: int) -> None:
-        """Let the ring of the ledger hold so many rows."""
-        larger = np.full((1 << rows.bit_length(), self.ledger.shape[1]), np.nan)
-        held = self._held()
-        numbers = np.arange(self.ids[timeline.ASKED] - len(held), self.ids[timeline.ASKED])
-        larger[numbers & (len(larger) - 1)] = held
-        slot, sequence = self.newest
-        if slot >= 0:
-            kept = self.ledger[slot].copy()
-            found = np.flatnonzero(larger.view(np.int64)[:, SEQUENCE] == sequence)
-            if not len(found) and self.ledger_ids[slot, SEQUENCE] == sequence:
-                # The newest prediction was answered already: it lies before the oldest that waits.
-                place = int(self.ids[timeline.ANSWERED] - 1) & (len(larger) - 1)
-                larger[place] = kept
-                found = np.array([place])
-            self.newest = (int(found[0]), sequence) if len(found) else (-1, 0)
-        self._put_ledger(larger)
-
-    def _held(self) -> npt.NDArray[np.float64]:
-        """Copy the rows that were asked and are not answered, oldest first."""
-        numbers = np.arange(self.ids[timeline.ANSWERED], self.ids[timeline.ASKED])
-        held: npt.NDArray[np.float64] = self.ledger[numbers & (len(self.ledger) - 1)]
-        return held
 
     @property
     def memory(self) -> int:
@@ -506,7 +431,7 @@ class ModelActor:
             array.nbytes
             for array in (
                 self.state,
-                self.ledger,
+                self.ledger.rows,
                 self.baselines,
                 self.scores,
                 self.conformal,
@@ -520,15 +445,16 @@ class ModelActor:
         """Copy all that a restart must know, as arrays by name. What ends in "pickle" is no part of the state's digest."""
         found = {
             "timeline": self.state.copy(),
-            "ledger": self._held(),
+            "ledger": self.ledger.held(),
             "baselines": self.baselines.copy(),
             "scores": self.scores.copy(),
             "conformal": self.conformal.copy(),
-            "contest": self.contest.copy(),
             "drift": self.drift.copy(),
             "position": self.position[[judge.CHAMPION, judge.SPLIT]].copy(),
-            "standing": np.frombuffer(msgspec.msgpack.encode(self.standing), np.uint8).copy(),
+            "record": np.frombuffer(msgspec.msgpack.encode(self.record), np.uint8).copy(),
         }
+        if self.shared.pool is None:
+            found["contest"] = self.contest.copy()
         for number, arm in enumerate(self.arms):
             if arm is not None:
                 found |= {f"arm {number} {name}": array for name, array in arm.arrays().items()}
@@ -544,23 +470,18 @@ class ModelActor:
             ) from error
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        for name, array in (
-            ("timeline", self.state), ("baselines", self.baselines), ("contest", self.contest), ("drift", self.drift),
-        ):  # fmt: skip
+        for name, array in (("timeline", self.state), ("baselines", self.baselines), ("drift", self.drift)):
             array[...] = arrays[name]
+        if self.shared.pool is None:
+            self.contest[...] = arrays["contest"]
         for name in ("scores", "conformal"):
             if arrays[name].shape[1:] != getattr(self, name).shape[1:]:
                 raise ValueError(f"{name} of {arrays[name].shape}: expected rows of {getattr(self, name).shape[1]}")
             setattr(self, name, arrays[name].copy())
         self.position[[judge.CHAMPION, judge.SPLIT]] = arrays["position"]
-        self.standing = msgspec.msgpack.decode(arrays["standing"].tobytes(), type=Standing)
-        held = arrays["ledger"]
-        ledger = np.full((max(LEDGER_START, 1 << (len(held) + 1).bit_length()), self.shared.layout.width), np.nan)
-        numbers = np.arange(self.ids[timeline.ANSWERED], self.ids[timeline.ASKED])
-        ledger[numbers & (len(ledger) - 1)] = held
-        self._put_ledger(ledger)
-        self.newest = (-1, 0)
-        for number, seat in enumerate(self.standing.seats):
+        self.record = msgspec.msgpack.decode(arrays["record"].tobytes(), type=Record)
+        self.ledger.put(arrays["ledger"])
+        for number, seat in enumerate(self.record.seats):
             self.arms[number] = None
             if seat is None:
                 continue

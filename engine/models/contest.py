@@ -148,6 +148,13 @@ def previous_of(state: State) -> int:
     return int(state[len(state) - 1, PREVIOUS_ARM])
 
 
+def is_fresh(state: State, pairs_min: int) -> bool:
+    """Whether a challenger that a drift started has too few pairs so far to be promoted."""
+    arms = state[:-1]
+    found = (arms[:, ROLE] == CHALLENGER) & (arms[:, BY_DRIFT] != 0.0) & (arms[:, COUNT] < pairs_min)
+    return bool(found.any())
+
+
 def vacant(state: State) -> int:
     """Return the first free place, -1 if all are taken."""
     free = np.flatnonzero(state[:-1, ROLE] == ABSENT)

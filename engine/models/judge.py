@@ -27,6 +27,7 @@ from engine.models.layout import (
     HIGH,
     IS_READY,
     LOW,
+    OUTCOME_RECEIVED,
     RESOLVED,
     SERVED,
     SLOT,
@@ -37,11 +38,11 @@ from engine.models.score import net_bps, score_answer
 from engine.models.timeline import THINNED_DUE
 
 # Where the judge stands: step, answer; what was decided there: the arm that wins, the stream that drifts (-1: none); who is served: the
-# champion, and the arm that serves here instead of it in a split (-1: none).
-AT_STEP, AT_ANSWER, WINNER, DRIFTED, CHAMPION, SPLIT = range(6)
-POSITION = 6
+# champion, and the arm that serves here instead of it in a split (-1: none); and of a contest of all keys the slot of a pair for it (-1).
+AT_STEP, AT_ANSWER, WINNER, DRIFTED, CHAMPION, SPLIT, PAIRED = range(7)
+POSITION = 7
 # Integer parameters, and float ones.
-J_KIND, J_OUTPUTS, J_IS_CLASS, J_FEATURES, J_BASELINES, J_PAIRS_MIN = range(6)
+J_KIND, J_OUTPUTS, J_IS_CLASS, J_FEATURES, J_BASELINES, J_PAIRS_MIN, J_IS_POOLED, J_BY_TIME = range(8)
 J_FEE, J_COVERAGE, J_ALPHA, J_MARGIN = range(4)
 
 
@@ -90,14 +91,15 @@ def question(
 
 def verify(
     row: Any, row_ids: Any, baselines: Any, scores: Any, conformal: Any, contest: Any, drift: Any,
-    losses: Any, nets: Any, position: Any, timeline_ids: Any, ints: Any, floats: Any, base_at: Any,
+    losses: Any, nets: Any, position: Any, timeline_ids: Any, ints: Any, floats: Any, base_at: Any, slot: Any,
 ) -> None:  # fmt: skip
     """Take in one outcome."""
     kind, outputs, is_class = ints[J_KIND], ints[J_OUTPUTS], ints[J_IS_CLASS]
     first = base_at + ints[J_BASELINES]
     is_thin = row_ids[CLOCK] >= timeline_ids[THINNED_DUE]
     if is_thin:
-        timeline_ids[THINNED_DUE] = row_ids[DUE]
+        # An outcome may come later than it was due: the next that counts is made when this one was known.
+        timeline_ids[THINNED_DUE] = max(row_ids[DUE], row_ids[OUTCOME_RECEIVED]) if ints[J_BY_TIME] else row_ids[DUE]
     is_ready = row_ids[IS_READY] == 1
     for arm in range(scores.shape[0]):
         losses[arm] = math.nan
@@ -110,10 +112,13 @@ def verify(
             losses[arm] = score_answer(scores[arm], row, out_at, base_at, kind, outputs, is_thin, floats[J_FEE])
             nets[arm] = net_bps(row, out_at, kind, outputs, floats[J_FEE])
     baselines_answer(baselines, row, base_at, kind, outputs)
-    if is_thin and is_ready:
+    if is_thin and is_ready and ints[J_IS_POOLED]:
+        position[PAIRED] = slot
+    elif is_thin and is_ready:
         position[WINNER] = contest_answer(
             contest, losses, nets, floats[J_ALPHA], float(ints[J_PAIRS_MIN]), floats[J_MARGIN]
         )
+    if is_thin and is_ready:
         champion = position[CHAMPION]
         if not math.isnan(losses[champion]):
             out_at = first + champion * (outputs + 1)
@@ -135,6 +140,7 @@ def judge(
     answer = position[AT_ANSWER]
     position[WINNER] = -1
     position[DRIFTED] = -1
+    position[PAIRED] = -1
     while step < count:
         while answer < steps[step, UPTO]:
             slot = answers[answer]
@@ -143,9 +149,9 @@ def judge(
                 continue
             verify(
                 ledger[slot], ledger_ids[slot], baselines, scores, conformal, contest, drift, losses, nets, position, timeline_ids,
-                ints, floats, base_at,
+                ints, floats, base_at, slot,
             )  # fmt: skip
-            if position[WINNER] >= 0 or position[DRIFTED] >= 0:
+            if position[WINNER] >= 0 or position[DRIFTED] >= 0 or position[PAIRED] >= 0:
                 position[AT_STEP] = step
                 position[AT_ANSWER] = answer
                 return 1

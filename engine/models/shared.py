@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.events import Key, Promotion
 from engine.models import judge, timeline
 from engine.models.arm import Arm
 from engine.models.baselines import baselines_width
-from engine.models.layout import STEP, Layout
+from engine.models.horizon import BY_TIME
+from engine.models.layout import MADE, OUTCOME_RECEIVED, STEP, Layout
+from engine.models.pooled_contest import PooledContest
 from engine.models.settings import ModelsConfig
 from engine.models.spec import ModelSpec
 from engine.models.worker import Requests
@@ -62,9 +65,13 @@ class Shared:
         }.items():
             self.clock_ints[at] = value
         self.clock_floats = np.array([own.band, own.fee_bps])
+        by_time = spec.horizon.kind == BY_TIME
         self.judge_ints = np.array(
-            [target.kind, target.outputs, self.is_class, len(spec.features), width, own.pairs_min], np.int64
-        )
+            [
+                target.kind, target.outputs, self.is_class, len(spec.features), width, own.pairs_min, own.pooled, by_time
+            ],
+            np.int64,
+        )  # fmt: skip
         self.judge_floats = np.array([own.fee_bps, own.coverage, own.alpha, own.margin_bps])
         # Made once now, so that a mistake in an algorithm is heard of at the start, and compiled then.
         for algorithm in spec.algorithms:
@@ -73,6 +80,14 @@ class Shared:
         self.judge, self.answered = judge.compiled()
         self.losses = np.full(self.arms, np.nan)
         self.nets = np.full(self.arms, np.nan)
+        self.pool = PooledContest(self.arms) if own.pooled else None
+        """The contest of all keys, where there is one for all."""
+        for arm in range(1, len(spec.algorithms) if self.pool is not None else 0):
+            self.pool.enter(arm)  # type: ignore[union-attr]
+        self.crown: Callable[[int, str, tuple[int, int, int]], list[Promotion]] = lambda *_: []
+        """Makes an arm the champion of all keys; the stage, which knows them, sets it."""
+        self.number: Callable[[Key], int] = lambda _: 0
+        """A key's number, which stays the same; set likewise."""
         self.steps = np.empty((0, STEP), np.int64)
         self.said = np.empty((0, target.outputs + 3))
         self.answers = np.empty(0, np.int64)
@@ -80,6 +95,15 @@ class Shared:
     def mute(self, is_history: bool) -> None:
         """While recorded ticks are folded as history, predictions are learned from and not scored."""
         self.clock_ints[timeline.P_WARM_UP] = NEVER if is_history else self.spec.config.warm_up
+
+    def pair(self, key: Key, ids: npt.NDArray[np.int64]) -> int:
+        """Give the contest of all keys what the arms lost and earned on one row; return the arm that shall be champion, or -1."""
+        assert self.pool is not None
+        own = self.spec.config
+        made, resolved = int(ids[MADE]), int(ids[OUTCOME_RECEIVED])
+        return self.pool.answer(
+            self.number(key), made, resolved, self.losses, self.nets, own.alpha, own.pairs_min, own.margin_bps
+        )
 
     def make_room(self, steps: int, answers: int) -> None:
         """Have scratch memory for so many steps and answers."""

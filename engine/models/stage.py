@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from engine.events import Answer, Command, Key, Outcome, Prediction, Promotion
 from engine.models import timeline
 from engine.models.actor import Decided, ModelActor
 from engine.models.arm import Arm, Batch
+from engine.models.contest import previous_of
 from engine.models.layout import (
     CLASSES,
     HIGH,
     IS_READY,
     LABEL,
     LOW,
+    MADE,
     OUTCOME,
     OUTCOME_RECEIVED,
     OUTCOME_SEQUENCE,
@@ -32,6 +35,7 @@ from engine.models.layout import (
     STEP_RECEIVED,
     STEP_SEQUENCE,
     STEP_TIMESTAMP,
+    TIMESTAMP,
     UPTO,
 )
 from engine.models.settings import ModelsConfig
@@ -74,10 +78,21 @@ class ModelStage:
         self.requests = Requests(config) if in_workers else None
         """What models in worker processes want of them; None where there are none."""
         self.models = [
-            Shared(spec, config, seed=seed, make=make, requests=self._requests_for(spec), **_where(spec, places, stamps))
+            Shared(
+                spec, config, seed=seed, make=make, requests=self._requests_for(spec), **_where(spec, places, stamps)
+            )
             for spec in self.specs
         ]
         self.actors: dict[Key, list[ModelActor]] = {}
+        self.before_change: Callable[[Key], None] = lambda _: None
+        """Hears of a key other than the one that is run, whose models are about to change."""
+        self.number_of: Callable[[Key], int] = lambda _: 0
+        """A key's number, the same after every restart; the fold sets it."""
+        self.is_one_by_one = any(shared.pool is not None for shared in self.models)
+        """Whether keys touch one another, so that no block may be longer than one input."""
+        for number, shared in enumerate(self.models):
+            shared.crown = partial(self._crown, number)
+            shared.number = self._number
         self.is_history = False
         self.timer: Callable[[], int] | None = None
         """Of the shell's, ns: what a model takes, for display only."""
@@ -120,9 +135,26 @@ class ModelStage:
             if digests is not None:
                 self._digest(actor, digests)
             if self.matured is not None and actor.answer_count:
-                self.matured(actor.shared.spec, key, actor.batch(), actor.versions())
+                self.matured(actor.shared.spec, key, actor.batch(), actor.record.versions())
             if decided or predictions or outcomes:
                 yield number, list(_due(actor, decided, predictions=predictions, outcomes=outcomes))
+
+    def _number(self, key: Key) -> int:
+        return self.number_of(key)
+
+    def _crown(self, number: int, arm: int, reason: str, stamp: tuple[int, int, int]) -> list[Promotion]:
+        """Make an arm the champion of all keys."""
+        pool = self.models[number].pool
+        assert pool is not None
+        if arm == previous_of(pool.state):
+            pool.rollback()
+        else:
+            pool.promote(arm)
+        found = []
+        for key, actors in self.actors.items():
+            self.before_change(key)
+            found.append(actors[number].crown(arm, reason, stamp))
+        return found
 
     def _digest(self, actor: ModelActor, digests: Digests) -> None:
         shared, count = actor.shared, actor.count
@@ -145,24 +177,24 @@ class ModelStage:
     def check(self, command: Command) -> None:
         """Raise ConfigError for a command that cannot be obeyed: a model, version or key that is not there."""
         for actor, version in self._meant(command):
-            if command.verb == "promote" and actor.arm_of(version) < 0:
-                running = ", ".join(seat.version for seat in actor.standing.seats if seat is not None)
+            if command.verb == "promote" and actor.record.arm_of(version) < 0:
+                running = ", ".join(seat.version for seat in actor.record.seats if seat is not None)
                 raise ConfigError(f"promote {command.target!r}: {actor.name} runs the versions {running}")
 
     def obey(self, command: Command) -> list[Promotion]:
         """Do what a command says; return what came of it."""
         stamp = (command.timestamp, command.received, command.sequence)
-        found: list[Promotion | None] = []
+        found: list[Promotion] = []
         for actor, version in self._meant(command):
             if command.verb == "promote":
-                found.append(actor.promote(version, stamp))
+                found += actor.promote(version, stamp)
             elif command.verb == "rollback":
-                found.append(actor.roll_back(stamp))
+                found += actor.roll_back(stamp)
             else:
                 if command.verb == "pin" and version:
-                    found.append(actor.promote(version, stamp))
+                    found += actor.promote(version, stamp)
                 actor.pin(command.verb == "pin")
-        return [one for one in found if one is not None]
+        return found
 
     def _meant(self, command: Command) -> list[tuple[ModelActor, str]]:
         """The actors that a target means, MODEL[@VERSION] [EXCHANGE:SYMBOL], and the version that it names."""
@@ -191,38 +223,37 @@ class ModelStage:
         )
         if actor is None or not actor.answer(event):
             return None
-        slot, _ = actor.newest
-        row, ids = actor.ledger[slot], actor.ledger_ids[slot]
+        slot, _ = actor.ledger.newest
+        row, ids = actor.ledger.rows[slot], actor.ledger.ids[slot]
         if digests is not None:
             outputs = actor.shared.layout.outputs
             said = actor.shared.said[0, : outputs + 3]
-            digests.add((event.model, *actor.key), ids[[1]], said[:, None])
-        return _prediction(actor, row, ids, event.timestamp, event.received, event.sequence)
+            digests.add((event.model, *actor.key), ids[[TIMESTAMP]], said[:, None])
+        return _prediction(actor, row, ids, int(ids[TIMESTAMP]), event.received, event.asked)
 
     # -- what readers see
 
     def latest(self, model: str, exchange: str, symbol: str) -> Prediction | None:
         """Return the newest prediction that was served, None if there is none."""
         for actor in self.actors.get((exchange, symbol), ()):
-            slot, sequence = actor.newest
-            if actor.shared.spec.name == model and slot >= 0 and actor.ledger_ids[slot, SEQUENCE] == sequence:
-                ids = actor.ledger_ids[slot]
-                return _prediction(actor, actor.ledger[slot], ids, int(ids[1]), int(ids[2]), sequence)
+            if actor.shared.spec.name == model and (found := actor.ledger.newest_row()) is not None:
+                row, ids = found
+                return _prediction(actor, row, ids, int(ids[TIMESTAMP]), int(ids[MADE]), int(ids[SEQUENCE]))
         return None
 
     def verified(self, model: str, exchange: str, symbol: str) -> Outcome | None:
         """Return what became of the newest prediction that has matured, None if there is none or it was not served."""
         for actor in self.actors.get((exchange, symbol), ()):
             if actor.shared.spec.name == model and (answered := int(actor.ids[timeline.ANSWERED])):
-                slot = (answered - 1) % len(actor.ledger)
-                ids = actor.ledger_ids[slot]
-                return _outcome(actor, actor.ledger[slot], ids, int(ids[OUTCOME_SEQUENCE]))
+                slot = (answered - 1) % len(actor.ledger.rows)
+                ids = actor.ledger.ids[slot]
+                return _outcome(actor, actor.ledger.rows[slot], ids, int(ids[OUTCOME_SEQUENCE]))
         return None
 
     def arm(self, model: str, exchange: str, symbol: str, version: str) -> Arm | None:
         """Return a version of a key's model, None if it does not run."""
         for actor in self.actors.get((exchange, symbol), ()):
-            if actor.shared.spec.name == model and (place := actor.arm_of(version)) >= 0:
+            if actor.shared.spec.name == model and (place := actor.record.arm_of(version)) >= 0:
                 return actor.arms[place]
         return None
 
@@ -250,6 +281,22 @@ class ModelStage:
             actor.restore(
                 {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             )
+
+    def common(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy what a restart must know of contests that are of all keys."""
+        return {
+            f"{shared.spec.name} {name}": array
+            for shared in self.models
+            if shared.pool is not None
+            for name, array in shared.pool.arrays().items()
+        }
+
+    def restore_common(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Become what `common` was made of; before the keys are restored. Raises ModelError if it was made of another definition."""
+        for shared in self.models:
+            if shared.pool is not None:
+                prefix = f"{shared.spec.name} "
+                shared.pool.restore({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
 
     def memory(self) -> int:
         """Bytes that all models take now."""
@@ -285,7 +332,7 @@ def _due(actor: ModelActor, decided: list[Decided], *, predictions: bool, outcom
             while answer < stamps[UPTO]:
                 slot = int(shared.answers[answer])
                 answer += 1
-                found = _outcome(actor, actor.ledger[slot], actor.ledger_ids[slot], sequence)
+                found = _outcome(actor, actor.ledger.rows[slot], actor.ledger.ids[slot], sequence)
                 if found is not None:
                     yield Due(sequence, found, False)
         while at < len(decided) and decided[at].step == step:
@@ -294,7 +341,7 @@ def _due(actor: ModelActor, decided: list[Decided], *, predictions: bool, outcom
         if predictions and shared.said[step, 0] == shared.said[step, 0]:
             slot = int(stamps[SLOT])
             times = int(stamps[STEP_TIMESTAMP]), int(stamps[STEP_RECEIVED]), sequence
-            yield Due(sequence, _prediction(actor, actor.ledger[slot], actor.ledger_ids[slot], *times), False)
+            yield Due(sequence, _prediction(actor, actor.ledger.rows[slot], actor.ledger.ids[slot], *times), False)
 
 
 def _prediction(
@@ -312,7 +359,7 @@ def _prediction(
     names = spec.target.classes
     mask = int(row[CLASSES]) if shared.is_class and row[CLASSES] == row[CLASSES] else 0
     return Prediction(
-        spec.name, actor.version_of(arm), *actor.key, spec.horizon.ns, float("nan") if shared.is_class else said[0],
+        spec.name, actor.record.version_of(arm), *actor.key, spec.horizon.ns, float("nan") if shared.is_class else said[0],
         said if shared.is_class else (), row.item(REFERENCE), timestamp, received, sequence, spec.horizon.text, names,
         row.item(LOW), row.item(HIGH), tuple(name for at, name in enumerate(names) if mask >> at & 1), spec.config.coverage,
         bool(ids[IS_READY]),
@@ -336,6 +383,6 @@ def _outcome(
     else:
         score = (said[0] - label) ** 2
     return Outcome(
-        shared.spec.name, actor.version_of(arm), *actor.key, int(ids[SEQUENCE]), label, score, int(ids[OUTCOME_TIMESTAMP]),
+        shared.spec.name, actor.record.version_of(arm), *actor.key, int(ids[SEQUENCE]), label, score, int(ids[OUTCOME_TIMESTAMP]),
         int(ids[OUTCOME_RECEIVED]), sequence, row.item(REFERENCE), row.item(OUTCOME),
     )  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.models import contest, timeline
-from engine.models.actor import Mark, ModelActor
+from engine.models.actor import ModelActor
+from engine.models.record import Mark
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Standing:
 
 def standing_of(actor: ModelActor) -> Standing:
     """Copy how an actor stands."""
-    spec, own, ids = actor.shared.spec, actor.standing, actor.ids
+    spec, own, ids = actor.shared.spec, actor.record, actor.ids
     learned = int(ids[timeline.LEARNED])
     served = actor.split if actor.split >= 0 else actor.champion
     return Standing(
@@ -79,8 +80,8 @@ def standing_of(actor: ModelActor) -> Standing:
         kind=spec.target.kind,
         classes=spec.target.classes,
         coverage=spec.config.coverage,
-        champion=actor.version_of(actor.champion),
-        served=actor.version_of(served),
+        champion=own.version_of(actor.champion),
+        served=own.version_of(served),
         is_ready=not spec.target.is_supervised or learned >= spec.config.warm_up,
         is_pinned=own.is_pinned,
         predictions=own.predictions,
@@ -101,7 +102,7 @@ def standing_of(actor: ModelActor) -> Standing:
 
 
 def _version(actor: ModelActor, arm: int) -> VersionStanding:
-    seat, model = actor.standing.seats[arm], actor.arms[arm]
+    seat, model = actor.record.seats[arm], actor.arms[arm]
     assert seat is not None
     assert model is not None
     found = contest.standing(actor.contest, arm)

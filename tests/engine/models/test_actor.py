@@ -265,3 +265,56 @@ def test_a_custom_target_labels_voids_and_fails_by_itself(tmp_path: Path) -> Non
         results.append(([repr(event.value) for event in ear.heard], fold.digest()))
     assert results[0] == results[1]
     assert results[0][0] == ["0.5", "nan", "nan", "2.0"]
+
+
+# One contest for all keys -----------------------------------------------------------------------------------------------------
+
+POOLED = msgspec.structs.replace(MODEL, pooled=True, pairs_min=50)
+KEYS = [("x", f"{name}/USDT") for name in "ABCD"]
+
+
+def zigzags(count: int) -> list[dict[str, Any]]:
+    """The same as `zigzag` on four keys, one after the other at each second."""
+    tapes = [zigzag(count, seed=seed) for seed in range(len(KEYS))]
+    rows = [{**row, "key": key} for rows in zip(*tapes, strict=True) for key, row in zip(KEYS, rows, strict=True)]
+    return rows
+
+
+def test_a_pooled_contest_promotes_on_all_symbols_at_once_and_a_late_symbol_joins() -> None:
+    reports: list[Any] = []
+    fold = fold_of(POOLED, report=reports.append)
+    pushed(fold, block_of(fold.keys, zigzags(1_500)), 64)
+    promotions = of(reports, Promotion)
+    assert sorted((one.exchange, one.symbol) for one in promotions) == KEYS
+    assert len({one.sequence for one in promotions}) == 1
+    late = ("x", "E/USDT")
+    fold.push(block_of(fold.keys, [trade(late, 1_600.0, trade_id=1)]))
+    assert {standing.champion for standing in stage_of(fold).standings()} == {"2"}
+
+
+@pytest.mark.parametrize("size", [1, 5, 512])
+def test_a_pooled_contest_is_the_same_for_every_cut_and_after_a_restart(size: int) -> None:
+    rows = zigzags(1_500)
+    whole = fold_of(POOLED)
+    pushed(whole, block_of(whole.keys, rows), 100)
+    assert {standing.champion for standing in stage_of(whole).standings()} == {"2"}
+    first = fold_of(POOLED)
+    pushed(first, block_of(first.keys, rows[:1_111]), size)
+    keys: list[KeyState] = []
+    capture = Capture(first, keys.append)
+    while capture.step():
+        pass
+    again = fold_of(POOLED, begins=False)
+    restore(again, capture.state, reversed(keys))
+    assert again.digest() == first.digest()
+    pushed(again, block_of(again.keys, rows[1_111:]), size)
+    assert again.digest() == whole.digest()
+
+
+def test_a_pooled_model_is_promoted_by_hand_on_all_symbols() -> None:
+    fold = fold_of(POOLED)
+    pushed(fold, block_of(fold.keys, zigzags(5)), 20)
+    tell(fold, "promote", "m0@2")
+    assert {standing.champion for standing in stage_of(fold).standings()} == {"2"}
+    tell(fold, "rollback", "m0")
+    assert {standing.champion for standing in stage_of(fold).standings()} == {"1"}

@@ -74,10 +74,10 @@ class Told:
         assert self.fold.models is not None
         said = self.fold.models.latest("direction", *KEY)
         actor = self.fold.models.actors[KEY][0]
-        slot, _ = actor.newest
+        slot, _ = actor.ledger.newest
         at = actor.shared.layout.x_at
         assert said is not None
-        return dict(zip(FEATURES, actor.ledger[slot, at : at + len(FEATURES)].tolist(), strict=True)), said
+        return dict(zip(FEATURES, actor.ledger.rows[slot, at : at + len(FEATURES)].tolist(), strict=True)), said
 
     def record(self) -> Any:
         return read_record(next(self.home.glob("logged-*.json")), (self.home / "engine").read_text().strip())
