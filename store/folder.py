@@ -10,7 +10,11 @@ from engine.errors import ServiceError, StoreError
 
 
 class DataFolder:
-    """`DIR`: journal/, snapshots/, models/ (of worker processes), ticks/ (Parquet of sealed segments), products/ (lists of the exchanges), digest.json, log.jsonl, token."""
+    """`DIR` and what lies in it.
+
+    journal/, snapshots/, models/ (of worker processes), ticks/ (Parquet of sealed segments), predictions/ (Parquet of what matured),
+    products/ (lists of the exchanges), digest.json, log.jsonl, token.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -18,6 +22,7 @@ class DataFolder:
         self.snapshots = path / "snapshots"
         self.models = path / "models"
         self.ticks = path / "ticks"
+        self.predictions = path / "predictions"
         self.products = path / "products"
         self.digest = path / "digest.json"
         self.token = path / "token"

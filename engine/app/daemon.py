@@ -21,6 +21,7 @@ import msgspec
 
 from engine.app.feeding import Feeding
 from engine.app.keeper import Keeper, write_digest
+from engine.app.model_effects import ModelEffects
 from engine.app.workers import Workers
 from engine.clock import LiveClock
 from engine.config import Config
@@ -46,7 +47,6 @@ from store.segment import first_sequence
 from store.snapshot import Found
 
 if TYPE_CHECKING:
-    from engine.app.tracking import Tracking
     from store.export import Exporter
 
 NS_PER_S = 1_000_000_000
@@ -104,7 +104,7 @@ class Daemon:
         self._keeper: Keeper
         self._workers: Workers | None = None
         self._exporter: Exporter | None = None
-        self._tracking: Tracking | None = None
+        self._models: ModelEffects
 
     # -- what the HTTP side asks (engine.serving.host.Host)
 
@@ -136,7 +136,7 @@ class Daemon:
         return self._keeper.health()
 
     def tracking(self) -> TrackingHealth | None:
-        return None if self._tracking is None else self._tracking.health()
+        return self._models.health() if hasattr(self, "_models") else None
 
     def holds(self) -> list[tuple[int, int, str]]:
         return list(self._holds)
@@ -203,10 +203,7 @@ class Daemon:
         # Where it is measured what a model costs, that may take seconds: no signal waits for it.
         models = await asyncio.to_thread(place_models, self.config.models, self.folder.models)
         config = self.config = msgspec.structs.replace(self.config, models=models)
-        if config.mlflow.enabled:
-            from engine.app.tracking import Tracking
-
-            self._tracking = Tracking(config, self.folder, self._log)
+        self._models = ModelEffects(config, self.folder, self._log)
         await self._feeding.prepare()
         self._journal = Journal.open(
             self.folder.journal,
@@ -231,6 +228,7 @@ class Daemon:
             latency=self.latency,
             shed_behind_ns=config.feeds.shed_behind_ms * 1_000_000,
         )
+        self._models.attach(self.fold)
         self._begin_workers(definition)
         unknown = Configured("", definition, 1, 0, 0)  # until it is known what the fold was configured by
         self._keeper = self._new_keeper(unknown)
@@ -256,10 +254,7 @@ class Daemon:
         self._spawn(self._look_after())
         if self._workers is not None:
             self._spawn(self._workers.relieve(self._intake.release))
-        if self._tracking is not None:
-            self._tracking.start(self.fold, self.command)
-            self.listen(self._tracking.hear)
-            self._spawn(self._tracking.run())
+        self._models.start(self.fold, self.command, self.listen, self._spawn)
         gc.collect()
         gc.freeze()
         self._watchdog.start()
@@ -296,6 +291,7 @@ class Daemon:
             exported=self._exported,
             warn=lambda text: self._log.warning("snapshot failed", error=text),
             models=self._workers,
+            first=self._models.flush,
         )
 
     def _build(self) -> tuple[Fold, str]:
@@ -529,8 +525,8 @@ class Daemon:
         self._watchdog.stop()
         if hasattr(self, "_journal"):
             await self._keep()
-        if self._tracking is not None:
-            await self._tracking.close(TRACK_S)
+        if hasattr(self, "_models"):
+            await self._models.stop(TRACK_S)
         if self.server is not None:
             await self.server.stop()
         self._log.info("stopped", sequence=self.sequence())

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
@@ -115,6 +115,7 @@ class Keeper:
         exported: Callable[[], int | None],
         warn: Callable[[str], None],
         models: Workers | None = None,
+        first: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._fold = fold
         self._folder = folder
@@ -127,6 +128,7 @@ class Keeper:
         self._exported = exported
         self._warn = warn
         self._models = models
+        self._first = first
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._busy = asyncio.Lock()
         self._capture: Capture | None = None
@@ -201,6 +203,8 @@ class Keeper:
             if not self._may() or self._fold.ingress.next_sequence - 1 == self._sequence:
                 return None
             try:
+                if self._first is not None:
+                    await self._first()
                 taken = await self._captured(self._write, with_lanes=True)
                 self._written(taken)
                 self._note(taken)
