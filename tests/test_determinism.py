@@ -27,6 +27,7 @@ SHELL: dict[str, str] = {
     "engine/app/daemon.py": "the shell: says how long it took to recover, and when to try the journal again",
     "engine/app/keeper.py": "measures what a snapshot costs the loop, so that it can give way",
     "engine/app/journaled.py": "says when a data folder was made",
+    "engine/app/model_effects.py": "hands the models' stage a stopwatch: what a model takes is shown, and nothing else is made of it",
     "engine/app/tracking.py": "says when MLflow is to be told of models, and measures what copying them costs the loop",
     "engine/tracking/tracker.py": "an effect, in its own thread: waits before it tries again",
     "engine/tracking/link.py": "an effect: how long a process may take to answer",
