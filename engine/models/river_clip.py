@@ -11,7 +11,8 @@ class Clip(base.Transformer):
     """Clips every number to [-limit, limit]; what is no number passes.
 
     SGD on market features needs it: one z-score of 40 moves the weights of River's linear models so far that the next predictions are
-    off by orders of magnitude, and nothing brings them back soon.
+    off by orders of magnitude, and nothing brings them back soon. A target with heavy tails wants {river =
+    "preprocessing.TargetStandardScaler", regressor = ...} as well, and what still runs away {river = "preprocessing.PredClipper", ...}.
     """
 
     def __init__(self, limit: float = 5.0) -> None:

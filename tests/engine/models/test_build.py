@@ -88,6 +88,25 @@ def test_toml_says_a_pipeline_with_parts_inside_parts() -> None:
     assert logistic.optimizer.learning_rate == 0.005
 
 
+def test_clipping_keeps_sgd_from_exploding_on_heavy_tails() -> None:
+    draw = np.random.default_rng(2)
+    rows = [{"a": float(a), "b": float(b)} for a, b in draw.standard_t(1.2, size=(2_000, 2))]
+    targets = [
+        max(-1.0, min(1.0, x["a"])) + float(noise) for x, noise in zip(rows, draw.normal(size=2_000), strict=True)
+    ]
+    linear = {"river": "linear_model.LinearRegression", "optimizer": {"river": "optim.SGD", "lr": 0.01}}
+    worst = []
+    for steps in (["preprocessing.StandardScaler", linear], ["preprocessing.StandardScaler", {"clip": 5.0}, linear]):
+        model = build(steps)
+        errors = []
+        for x, y in zip(rows, targets, strict=True):
+            errors.append(abs(y - model.predict_one(x)))
+            model.learn_one(x, y)
+        worst.append(max(errors))
+    assert worst[1] < 20.0
+    assert worst[0] > 50.0
+
+
 def test_ensembles_hold_models_that_are_specs() -> None:
     model = build({"river": "ensemble.BaggingClassifier", "model": LOGISTIC, "n_models": 3})
     assert isinstance(model, ensemble.BaggingClassifier)
