@@ -68,6 +68,8 @@ class WorkerState:
     in_a_row: int = 0
     started: float = 0.0
     is_letting_go: bool = False
+    say_at: float = 0.0
+    has_said: bool = False  # that its queue is full
     is_incomplete: bool = False
 
     @property

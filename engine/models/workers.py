@@ -57,6 +57,8 @@ DEATHS_MAX = 5
 """Deaths in a row after which a replay gives up; live, it is tried for ever."""
 STUCK_S = 600.0
 """How long a replay waits for one answer."""
+SAY_S = 10.0
+"""How often it is said that a queue is full."""
 ERROR_CHARACTERS = 500
 CHECK = "check.model"
 
@@ -269,7 +271,7 @@ class WorkerPool:
         self._put(worker, request)
 
     def _may_ask(self, worker: WorkerState) -> bool:
-        """Whether another row may wait for a worker; how that changes is said."""
+        """Whether another row may wait for a worker; how that changes is said, now and then where it does all the time."""
         if self._heard is None:
             return True
         if worker.link is None:
@@ -279,7 +281,14 @@ class WorkerPool:
         if is_full != worker.is_letting_go and (is_full or worker.waiting <= queue // 2):
             worker.is_letting_go = is_full
             facts = {"waiting": worker.waiting, "queue": queue, "let_go": self._let_go}
-            self._say("rows are let go of by a worker's full queue" if is_full else "a worker has caught up", facts)
+            now = time.monotonic()
+            if is_full and now >= worker.say_at:
+                worker.say_at = now + SAY_S
+                worker.has_said = True
+                self._say("rows are let go of by a worker's full queue", facts)
+            elif not is_full and worker.has_said:
+                worker.has_said = False
+                self._say("a worker has caught up", facts)
         return not is_full
 
     def _worker_of(self, name: ArmName) -> WorkerState | None:

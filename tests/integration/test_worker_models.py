@@ -118,8 +118,8 @@ def beyond(child: Child, inputs: int) -> int:
 
 
 def snapshotted(child: Child) -> None:
-    """Wait until a snapshot was taken, and with it the models of the worker."""
-    child.wait_for(lambda health: health["parts"]["snapshots"]["sequence"] > 0)
+    """Wait until a snapshot was taken of models that have learned something, and with it those models."""
+    child.wait_for(lambda health: health["parts"]["snapshots"]["sequence"] > 500)
 
 
 def test_a_daemon_and_its_workers_are_killed_and_the_journal_tells_it_all(tmp_path: Path, config: Path) -> None:
