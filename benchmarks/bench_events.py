@@ -94,12 +94,18 @@ class Replay:
         source: Callable[[], Source],
         *,
         digests: bool = False,
+        models: bool = False,
     ) -> None:
         self.strategy, self.views, self.ticks, self.source, self.digests = strategy, views, ticks, source, digests
+        self.models = models
         self.fold: Fold | None = None
 
     def build(self) -> Fold:
-        self.fold = build_fold(Config(), [self.strategy()], views=resolve(tuple(self.views)), digests=self.digests)
+        # What is measured beside peers has no models, as they have none.
+        self.fold = build_fold(
+            Config(), [self.strategy()], views=resolve(tuple(self.views)), digests=self.digests,
+            models=None if self.models else (),
+        )  # fmt: skip
         return self.fold
 
     def prepare(self) -> Run:
@@ -237,6 +243,7 @@ def measure(options: Any, folder: Path, count: int, many: int, few: int, repetit
         "2. empty on_tick, all views computed": (Replay(EmptyOnTick, ALL, ticks, short), 300_000),
         "2. the same from Parquet": (Replay(EmptyOnTick, ALL, ticks, short_file), None),
         "2. the same with digests": (Replay(EmptyOnTick, ALL, ticks, short, digests=True), None),
+        "2. the same with the two built-in models": (Replay(EmptyOnTick, ALL, ticks, short, models=True), None),
         "3. empty on_tick and on_features of five views": (Replay(EmptyOnAll, ALL, ticks, short), None),
         "4. empty on_features of technical_1s, only that view": (
             Replay(EmptyOnSeconds, seconds, every, long),

@@ -214,7 +214,7 @@ class Journaled:
     def __init__(self, flood: Flood, *, with_views: bool) -> None:
         self._flood = flood
         config, clock = flood.config(), LiveClock()
-        self._fold = build_fold(config, [], views=None if with_views else (), digests=True)
+        self._fold = build_fold(config, [], views=None if with_views else (), digests=True, models=())
         self._journal = Journal.open(
             flood.folder,
             segment_bytes=config.journal.segment_mib << 20,
