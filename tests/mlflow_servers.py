@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.tracking.link import ENVIRONMENT
 
-READY_S = 150.0
+READY_S = 240.0
 """A deadline for a busy machine; a server takes some ten seconds to import what it needs."""
 
 
