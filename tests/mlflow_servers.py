@@ -21,6 +21,9 @@ from engine.tracking.link import ENVIRONMENT
 READY_S = 240.0
 """A deadline for a busy machine; a server takes some ten seconds to import what it needs."""
 
+JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""A server begins several processes for its jobs otherwise, and each imports MLflow."""
+
 
 def until(holds: Callable[[], bool], what: str, seconds: float = READY_S) -> None:
     """Wait until something holds, letting others have the processor."""
@@ -63,7 +66,7 @@ class MlflowServer:
         with self.log.open("wb") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", *words, "--host", "127.0.0.1", "--port", str(self.port)],
-                cwd=folder, env={**os.environ, **ENVIRONMENT, "PATH": path, **variables}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                cwd=folder, env={**os.environ, **ENVIRONMENT, "PATH": path, **JOBS, **variables}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True,
             )  # fmt: skip
 
