@@ -235,6 +235,7 @@ def fold_pipeline(
 
     A stream is a view of a key ("view exchange symbol"), a model's predictions or labels of one, or a strategy's signals.
     """
+    config = _in_loop(config)
 
     def run(block: Block) -> Mapping[str, Stream]:
         parts: dict[str, list[tuple[Integers, Floats]]] = {}
@@ -280,6 +281,12 @@ def fold_pipeline(
         }
 
     return run
+
+
+def _in_loop(config: Config) -> Config:
+    """Have all models run in the loop: there they say the same as in workers, and no process has to be fed twice for each cut."""
+    define = {name: msgspec.structs.replace(one, place="loop") for name, one in config.models.define.items()}
+    return msgspec.structs.replace(config, models=msgspec.structs.replace(config.models, define=define))
 
 
 def warm_up(pipeline: Pipeline, block: Block, keys: Keys, views: tuple[FeatureView, ...]) -> list[WarmUp]:

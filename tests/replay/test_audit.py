@@ -23,6 +23,7 @@ from engine.models.settings import ModelConfig, ModelsConfig
 from replay.audit import Audit, Pipeline, Stream, audit, audit_fold, fold_pipeline
 from replay.driver import Selection
 from replay.sources import open_source
+from store.builtin import resolve
 from store.schema import FeatureView
 from strategies import Strategy, load
 from tests.folding import BTC, LTC, QUOTES, SECOND, START, TRADES, VIEWS, block_of, quote, recorded, trade, trades
@@ -344,6 +345,20 @@ def test_predictions_and_labels_are_among_what_is_compared() -> None:
     assert result.streams == without.streams + 4
     # direction: timestamp, three classes, low, high; log_return: timestamp, value, low, high; labels: timestamp, label, twice.
     assert result.columns == without.columns + 6 + 4 + 2 + 2
+
+
+def test_models_of_worker_processes_are_audited_too() -> None:
+    model = ModelConfig(
+        features=("technical:rsi_14", "technical:macd"), algorithm={"river": "tree.HoeffdingTreeRegressor"}, horizon="5t",
+        target="log_return", place="worker",
+    )  # fmt: skip
+    config = msgspec.structs.replace(Config(), models=ModelsConfig(run=("heavy",), define={"heavy": model}))
+    keys = Keys()
+    pipeline = fold_pipeline(config, list, keys, resolve(("technical",)))
+    (block, *_) = open_source(LTC).blocks(keys)
+    said = pipeline(block.take(slice(0, 500)))["predictions of heavy binance LTC/USDT"]
+    assert len(said.received) > 400
+    assert said.values[1].any()
 
 
 def test_a_target_that_knows_the_run_before_is_caught_and_named(tmp_path: Path) -> None:
