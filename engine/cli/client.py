@@ -62,6 +62,16 @@ class LoopHealth(msgspec.Struct, frozen=True):
     holds: tuple[HoldHealth, ...]
 
 
+class ModelsHealth(msgspec.Struct, frozen=True):
+    """The models that run, how many there are over all keys, and how many of them are warm."""
+
+    running: tuple[str, ...]
+    instances: int
+    ready: int
+    memory_bytes: int
+    alarms: tuple[str, ...]
+
+
 class Parts(msgspec.Struct, frozen=True):
     """What the parts of the daemon say of themselves."""
 
@@ -70,6 +80,7 @@ class Parts(msgspec.Struct, frozen=True):
     snapshots: SnapshotHealth
     strategies: tuple[StrategyHealth, ...]
     loop: LoopHealth
+    models: ModelsHealth | None = None
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from engine.cli.options import (
     DONE,
     NS_PER_S,
@@ -82,6 +80,8 @@ def fold_sources(options: argparse.Namespace) -> int:
     title = ", ".join(source.name for source in sources)
     view = TerminalView(title, lambda: total_rows(sources)) if _is_watched(options) else None
     if options.data is not None:
+        import msgspec
+
         from engine.models.placing import place_models
 
         # Without a folder it does not matter where a model runs: the bits are the same, and the loop needs no decision.

@@ -95,7 +95,13 @@ class TopView:
         """The picture for a terminal of `width` columns and, if it is watched, `height` lines."""
         parts = self._sample().health.parts
         holds = min(len(parts.loop.holds), HOLDS_SHOWN)
-        others = 17 + max(len(parts.feeds), 1) + max(len(parts.strategies), 1) + (holds + 1 if holds else 0)
+        others = (
+            17
+            + len(self._models())
+            + max(len(parts.feeds), 1)
+            + max(len(parts.strategies), 1)
+            + (holds + 1 if holds else 0)
+        )
         most = KEYS_ONCE if height is None else max(KEYS_MIN, height - others)
         drawn = [self._head(width), self._numbers(width), BLANK, self._feeds(width), BLANK, self._keys(width, most)]
         drawn += [BLANK, self._strategies(width), BLANK, self._keeping(), *([BLANK, self._holds()] if holds else [])]
@@ -229,7 +235,16 @@ class TopView:
             taken.append(f"  {_bytes(snapshots.bytes_written)}  held the loop {_duration(snapshots.longest_hold_ns)}")
         else:
             taken.append("none yet", "dim")
-        return Group(_one_line(kept), _one_line(taken))
+        return Group(_one_line(kept), _one_line(taken), *self._models())
+
+    def _models(self) -> list[RenderableType]:
+        """The models in a line; what is wrong with them stands first. Their scores are what `tickfold models list` shows."""
+        models = self._sample().health.parts.models
+        if models is None or not models.running:
+            return []
+        text = Text.assemble(("models     ", "bold"), (f"{models.alarms[0]}  " if models.alarms else "", "red"))
+        text.append(f"{', '.join(models.running)}  ").append(f"{models.ready:,} of {models.instances:,} ready")
+        return [_one_line(text.append(f"  {_bytes(models.memory_bytes)}"))]
 
     def _holds(self) -> RenderableType:
         """What held the loop, newest first."""

@@ -203,7 +203,7 @@ class Board:
                     "history of models is full", kept=TRACKS, hint="of further models none is kept"
                 )
             seen.track = Track(tuple(losses_of(found)))
-        seen.track.add(now, champion.since, found, losses_of(found), loss_of(found))
+        seen.track.add(now, int(champion.version), found, losses_of(found), loss_of(found))
 
 
 def _reports(stale: list[tuple[Standing, VersionStanding]]) -> list[dict[str, Any] | None]:

@@ -25,7 +25,7 @@ class Track:
     def __init__(self, baselines: tuple[str, ...]) -> None:
         self.baselines = baselines
         self._at = np.zeros(SAMPLES, np.int64)
-        self._since = np.zeros(SAMPLES, np.int64)
+        self._version = np.zeros(SAMPLES, np.int64)
         # n, n_eff, skill, low, high, sum of losses, then by baseline; NaN where there is none yet
         self._values = np.full((6 + len(baselines), SAMPLES), np.nan)
         self._count = 0
@@ -38,12 +38,12 @@ class Track:
     @property
     def memory(self) -> int:
         """Bytes."""
-        return self._at.nbytes + self._since.nbytes + self._values.nbytes
+        return self._at.nbytes + self._version.nbytes + self._values.nbytes
 
-    def add(self, at: int, since: int, report: dict[str, Any], losses: dict[str, Any], loss: float | None) -> None:
-        """Take a sample, if it is its turn. at: ns UTC; since: of the version whose scores these are; losses: means by baseline."""
+    def add(self, at: int, version: int, report: dict[str, Any], losses: dict[str, Any], loss: float | None) -> None:
+        """Take a sample, if it is its turn. at: ns UTC; version: the number of the one whose scores these are; losses: means by baseline."""
         n = report.get("n") or 0
-        if self._count and self._values[0, self._count - 1] == n and self._since[self._count - 1] == since:
+        if self._count and self._values[0, self._count - 1] == n and self._version[self._count - 1] == version:
             return  # nothing was verified since
         self._passed += 1
         if self._passed < self._stride:
@@ -54,13 +54,13 @@ class Track:
         low, high = report.get("interval") or (None, None)
         told = [n, report.get("n_eff"), report.get("skill"), low, high, _sum(loss, n)]
         told += [_sum(losses.get(name), n) for name in self.baselines]
-        self._at[self._count], self._since[self._count] = at, since
+        self._at[self._count], self._version[self._count] = at, version
         self._values[:, self._count] = [np.nan if value is None else value for value in told]
         self._count += 1
 
     def _thin(self) -> None:
         half = SAMPLES // 2
-        self._at[:half], self._since[:half] = self._at[1::2].copy(), self._since[1::2].copy()
+        self._at[:half], self._version[:half] = self._at[1::2].copy(), self._version[1::2].copy()
         self._values[:, :half] = self._values[:, 1::2].copy()
         self._count, self._stride = half, 2 * self._stride
 
@@ -93,7 +93,9 @@ class Track:
         rows = np.arange(count)
         first = np.maximum(rows - ROLLING, 0)
         # Scores of another version begin anew: not further back than its first sample.
-        begins = np.maximum.accumulate(np.where(np.diff(self._since[:count], prepend=self._since[0] - 1) != 0, rows, 0))
+        begins = np.maximum.accumulate(
+            np.where(np.diff(self._version[:count], prepend=self._version[0] - 1) != 0, rows, 0)
+        )
         lost = sums - sums[:, np.maximum(first, begins)]
         best = np.nanmin(np.where(np.isnan(lost[1:]), np.inf, lost[1:]), axis=0)
         usable = np.isfinite(best) & (best > 0.0)

@@ -60,7 +60,7 @@ async def test_models_stand_beside_their_baselines_with_charts_versions_and_mark
 
     daemon.command("promote", "quick@2 binance:BTC/USDT")
     await window.shows("[data-model=quick] .model-head", "version 2")
-    await window.shows("[data-model=quick] .model-marks", "promotion 1 -> 2")
+    await window.shows("[data-model=quick] .model-marks", "1 -> 2")
     await window.shows("[data-model=quick] [data-version='1']", "previous")
     daemon.command("pin", "quick")
     await window.shows("[data-model=quick] .model-head", "pinned")

@@ -30,7 +30,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from engine.cli.client import Client, Features, KeyName, Row, View
+from engine.cli.client import Client, Features, KeyName, ModelsHealth, Row, View
 from engine.cli.top_view import Sample, TopView, shown_features
 from engine.errors import ConfigError, ServiceError
 from engine.events import FeedStatus, Signal, Tick
@@ -219,6 +219,16 @@ def test_what_is_wrong_stands_in_words(daemon: Daemon, url: str, tmp_path: Path)
         daemon.feed, daemon.journal_state = feed, journal
     for words in ("stale", "nothing for 30 s", "not journaling  No space left on device", "inputs are not journaled"):
         assert words in shown
+
+
+def test_models_are_told_in_a_line_and_what_is_wrong_with_them_first(url: str) -> None:
+    first = sample(url)
+    assert not any(line.startswith("models") for line in drawn(view_of(first), 100))
+    models = ModelsHealth(("direction", "log_return"), 4, 2, 5_000_000, ())
+    parts = msgspec.structs.replace(first.health.parts, models=models)
+    health = msgspec.structs.replace(first.health, parts=parts)
+    shown = drawn(view_of(Sample(0.0, health, first.features, first.rows)), 100)
+    assert "models     direction, log_return  2 of 4 ready  5.0 MB" in [line.rstrip() for line in shown]
 
 
 def test_a_daemon_that_starts_and_one_without_anything_yet(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 // over HTTP, once a second while somebody looks; /models says what is in an answer.
 
 import { ReliabilityChart, SkillChart } from "./model_charts.js";
-import { NONE, bytes, count, fixed, make, micros, put, signed, when } from "./text.js";
+import { NONE, bytes, count, fixed, make, micros, plural, put, signed, when } from "./text.js";
 
 const EVERY_MS = 1000;
 const MARKS = 6; // drifts and promotions that are told below a chart
@@ -195,7 +195,7 @@ class Card {
       const row = make("div", name === standing.model ? "bar-row bar-own" : "bar-row");
       const bar = make("i");
       bar.style.setProperty("--share", String(loss / most));
-      row.append(make("span", "", words(name)), bar, make("b", "", standing.classes.length ? fixed(loss, 4) : scientific(loss)));
+      row.append(make("span", "", name === standing.model ? name : words(name)), bar, make("b", "", standing.classes.length ? fixed(loss, 4) : scientific(loss)));
       rows.push(row);
     }
     if (!all.length) rows.push(make("p", "empty", "Nothing verified yet."));
@@ -230,10 +230,10 @@ class Card {
   }
 
   drawMarks(standing) {
-    const rows = [make("h3", "", `${count(standing.drifts)} drifts, ${count(standing.promotions)} promotions`)];
+    const rows = [make("h3", "", `${plural(standing.drifts, "drift")}, ${plural(standing.promotions, "promotion")}`)];
     for (const mark of standing.marks.slice(-MARKS).reverse()) {
       const row = make("div", "row");
-      const text = make("span", "grow", mark.text);
+      const text = make("span", "grow", mark.text.replace(`${mark.kind} `, ""));
       text.title = mark.text;
       row.append(make("time", "at", when(mark.received / 1e6, Date.now())), make("b", `kind kind-${mark.kind}`, mark.kind), text);
       rows.push(row);

@@ -191,8 +191,8 @@ def test_a_track_reaches_back_to_its_beginning_in_memory_that_does_not_grow() ->
 
 def test_rolling_skill_does_not_reach_over_a_promotion() -> None:
     track = Track(("base_rate",))
-    for n, since, loss in ((10, 1, 0.5), (20, 1, 0.5), (5, 7, 0.1), (10, 7, 0.1)):
-        track.add(n, since, {"n": n, "n_eff": n, "skill": 0.0, "interval": [0.0, 0.0]}, {"base_rate": 0.5}, loss)
+    for n, version, loss in ((10, 1, 0.5), (20, 1, 0.5), (5, 7, 0.1), (10, 7, 0.1)):
+        track.add(n, version, {"n": n, "n_eff": n, "skill": 0.0, "interval": [0.0, 0.0]}, {"base_rate": 0.5}, loss)
     assert track.to_builtins()["rolling"] == [None, pytest.approx(0.0), None, pytest.approx(0.8)]
 
 
