@@ -39,6 +39,7 @@ from engine.events import (
     Promotion,
     Quote,
     Refused,
+    Resumed,
     Shed,
     Signal,
     Tick,
@@ -55,7 +56,7 @@ from engine.state import ActorState, FoldState, KeyState, key_digest, state_dige
 if TYPE_CHECKING:
     from engine.models.stage import ModelStage
 
-NOTICES = frozenset((Gap, Refused, WindowOverflow, Drift, Promotion, HandlerFailed, Parked))
+NOTICES = frozenset((Gap, Refused, WindowOverflow, Drift, Promotion, HandlerFailed, Parked, Resumed))
 """What is reported when its turn has come, whether or not anybody hears it."""
 TOLD = (FeedStatus, Heartbeat, Command, Configured, History, Shed, Answer)
 INPUTS = (Tick, Quote, Gap, *TOLD)
@@ -297,14 +298,20 @@ class Fold:
         """Raise ConfigError for a command that cannot be obeyed: to an actor that is not there, of what is no key."""
         if not isinstance(event, Command):
             return
-        if event.verb in ("park", "resume"):
-            self.supervisor.check(event)
-        elif event.verb in MODEL_VERBS:
+        if self._is_of_models(event):
             if self.models is None:
                 raise ConfigError(f"{event.verb} {event.target!r}: expected a fold with models; models.run names none")
             self.models.check(event)
+        elif event.verb in ("park", "resume"):
+            self.supervisor.check(event)
         elif event.verb in ("add_symbol", "remove_symbol") and not all(event.target.partition(":")):
             raise ConfigError(f"{event.verb} {event.target!r}: expected exchange:symbol, such as binance:BTC/USDT")
+
+    def _is_of_models(self, command: Command) -> bool:
+        """Whether a command is for models: a parked version is resumed by the name that the failure had, MODEL@VERSION EXCHANGE:SYMBOL."""
+        if command.verb == "resume":
+            return self.models is not None and "@" in command.target and command.target not in self.supervisor.actors
+        return command.verb in MODEL_VERBS
 
     def number(self, event: T) -> T:
         """Give an input that is not of the market its number. Its place is between what was admitted before and what will be after.
@@ -324,7 +331,7 @@ class Fold:
         """Fold an input that has its number already."""
         self._current = event
         if isinstance(event, Command):
-            if event.verb in ("park", "resume"):
+            if event.verb in ("park", "resume") and not self._is_of_models(event):
                 self.supervisor.obey(event)
             elif event.verb in ("add_symbol", "remove_symbol"):
                 self.symbols[event.target] = event.verb == "add_symbol"
@@ -346,7 +353,7 @@ class Fold:
         """Let the models obey; return the events that it brought about."""
         if self.models is None:
             return ()
-        if isinstance(event, Command) and event.verb in MODEL_VERBS:
+        if isinstance(event, Command) and self._is_of_models(event):
             for code in range(len(self.keys)):
                 if self.before_change is not None:
                     self.before_change(code)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
-from engine.events import Answer, Drift, HandlerFailed, Key, Parked, Promotion
+from engine.events import Answer, Drift, HandlerFailed, Key, Parked, Promotion, Resumed
 from engine.models import judge, timeline
 from engine.models.arm import Arm, Batch, Failure
 from engine.models.baselines import baselines_size
@@ -381,6 +381,16 @@ class ModelActor:
         """Make the champion before champion again, by command; does nothing if there is none."""
         previous = previous_of(self.contest)
         return [] if previous < 0 else self._promote(previous, "rolled back by command", stamp)
+
+    def resume(self, version: str, stamp: tuple[int, int, int]) -> list[Resumed]:
+        """Hear a parked version again; does nothing if it is not parked."""
+        number = self.record.arm_of(version)
+        seat, arm = self.record.seats[number], self.arms[number]
+        if seat is None or not seat.parked:
+            return []
+        seat.parked = ""
+        arm.resume()  # type: ignore[union-attr]
+        return [Resumed(self._name(seat), *stamp)]
 
     def pin(self, is_pinned: bool) -> None:
         """Keep the champion whatever the evidence, or no longer."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.digest import Digests
 from engine.errors import ConfigError
-from engine.events import Answer, Command, Key, Outcome, Prediction, Promotion
+from engine.events import Answer, Command, Key, Outcome, Prediction, Promotion, Resumed
 from engine.models import timeline
 from engine.models.actor import Decided, ModelActor
 from engine.models.arm import Arm, Batch
@@ -43,8 +43,6 @@ from engine.models.shared import ArmMaker, Shared
 from engine.models.spec import ModelSpec
 from engine.models.standing import Standing, standing_of
 from engine.models.worker import Requests
-
-VERBS = ("promote", "rollback", "pin", "unpin")
 
 
 @dataclass(frozen=True)
@@ -177,19 +175,21 @@ class ModelStage:
     def check(self, command: Command) -> None:
         """Raise ConfigError for a command that cannot be obeyed: a model, version or key that is not there."""
         for actor, version in self._meant(command):
-            if command.verb == "promote" and actor.record.arm_of(version) < 0:
+            if version and actor.record.arm_of(version) < 0:
                 running = ", ".join(seat.version for seat in actor.record.seats if seat is not None)
-                raise ConfigError(f"promote {command.target!r}: {actor.name} runs the versions {running}")
+                raise ConfigError(f"{command.verb} {command.target!r}: {actor.name} runs the versions {running}")
 
-    def obey(self, command: Command) -> list[Promotion]:
+    def obey(self, command: Command) -> list[Promotion | Resumed]:
         """Do what a command says; return what came of it."""
         stamp = (command.timestamp, command.received, command.sequence)
-        found: list[Promotion] = []
+        found: list[Promotion | Resumed] = []
         for actor, version in self._meant(command):
             if command.verb == "promote":
                 found += actor.promote(version, stamp)
             elif command.verb == "rollback":
                 found += actor.roll_back(stamp)
+            elif command.verb == "resume":
+                found += actor.resume(version, stamp)
             else:
                 if command.verb == "pin" and version:
                     found += actor.promote(version, stamp)
@@ -203,8 +203,8 @@ class ModelStage:
         names = [spec.name for spec in self.specs]
         if name not in names:
             raise ConfigError(f"{command.verb} {command.target!r}: expected one of {', '.join(names) or 'no models'}")
-        if command.verb == "promote" and not version:
-            raise ConfigError(f"promote {command.target!r}: expected MODEL@VERSION, such as {name}@2")
+        if command.verb in ("promote", "resume") and not version:
+            raise ConfigError(f"{command.verb} {command.target!r}: expected MODEL@VERSION, such as {name}@2")
         exchange, _, symbol = place.strip().partition(":")
         keys = list(self.actors) if not place.strip() else [(exchange, symbol)]
         if unknown := [key for key in keys if key not in self.actors]:

@@ -13,7 +13,7 @@ from engine.block import Block, Keys
 from engine.capture import Capture, restore
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.events import Command, Drift, HandlerFailed, Outcome, Prediction, Promotion
+from engine.events import Command, Drift, HandlerFailed, Outcome, Parked, Prediction, Promotion, Resumed
 from engine.fold import Fold
 from engine.models.settings import ModelConfig, ModelsConfig, SplitConfig
 from engine.models.spec import resolve_model
@@ -318,3 +318,48 @@ def test_a_pooled_model_is_promoted_by_hand_on_all_symbols() -> None:
     assert {standing.champion for standing in stage_of(fold).standings()} == {"2"}
     tell(fold, "rollback", "m0")
     assert {standing.champion for standing in stage_of(fold).standings()} == {"1"}
+
+
+# A failing model --------------------------------------------------------------------------------------------------------------
+
+FRAIL = """
+class Frail:
+    def learn_one(self, x, y):
+        pass
+
+    def predict_one(self, x):
+        if x["quick:price"] > 100.0:
+            raise ValueError("cannot stand it")
+        return 1.0
+
+
+def frail():
+    return Frail()
+"""
+
+
+@pytest.mark.parametrize("size", [1, 4, 50])
+def test_a_model_that_raises_says_nothing_is_parked_and_resumed_by_command(tmp_path: Path, size: int) -> None:
+    (tmp_path / "frail.py").write_text(FRAIL)
+    model = ModelConfig(
+        features=("quick:price",), algorithm={"factory": f"{tmp_path / 'frail.py'}:frail"}, horizon="1t", warm_up=0,
+        target="log_return", place="loop",
+        challengers=({"algorithm": "scaled_linear"},),
+    )  # fmt: skip
+    reports: list[Any] = []
+    fold = fold_of(model, report=reports.append)
+    prices = [100.0, 100.0, 101.0, 100.0, *[101.0] * 6, 100.0, 100.0]
+    rows = [trade(at=at, price=price, trade_id=at + 1) for at, price in enumerate(prices)]
+    pushed(fold, block_of(fold.keys, rows), size)
+    failures, name = of(reports, HandlerFailed), f"m0@1 {KEY}"
+    assert [(f.actor, f.handler, f.sequence, f.in_a_row) for f in failures] == [
+        (name, "predict", at, row) for at, row in ((3, 1), (5, 1), (6, 2), (7, 3), (8, 4), (9, 5))
+    ]
+    (parked,) = of(reports, Parked)
+    assert (parked.actor, parked.sequence) == (name, 9)
+    (standing,) = stage_of(fold).standings()
+    assert (standing.predictions, standing.versions[0].parked != "", standing.versions[1].parked) == (3, True, "")
+    tell(fold, "resume", name)
+    assert [event.actor for event in of(reports, Resumed)] == [name]
+    pushed(fold, block_of(fold.keys, [trade(at=50.0, price=100.0, trade_id=13)]), 1)
+    assert stage_of(fold).standings()[0].predictions == 4
