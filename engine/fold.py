@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -26,7 +26,6 @@ from engine.events import (
     Configured,
     Drift,
     Event,
-    FeatureEvent,
     FeedStatus,
     Gap,
     HandlerFailed,
@@ -45,11 +44,11 @@ from engine.events import (
     Tick,
     WindowOverflow,
 )
-from engine.indicator import Span
+from engine.features import Features, Lane
 from engine.ingress import BAD_PRICE, DUPLICATE, OUTCOMES, QUOTE, TRADE, Admitted, Ingress
 from engine.input_digest import hash_inputs
 from engine.models.state import model_parts
-from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, FeatureRows, Outbox
+from engine.outbox import FIRST_VIEW_RANK, GAP_RANK, Columns, Outbox
 from engine.row_digests import RowsToHash
 from engine.state import ActorState, FoldState, KeyState, key_digest, state_digest
 
@@ -64,59 +63,6 @@ MODEL_VERBS = ("promote", "rollback", "pin", "unpin")
 T = TypeVar("T", bound="Told")
 Told: TypeAlias = FeedStatus | Heartbeat | Command | Configured | History | Shed | Answer
 """Inputs that are not of the market: they reach the fold one by one."""
-
-
-class Place(Protocol):
-    """Where a view's values are: the clock it shares with others, and its columns."""
-
-    @property
-    def scope(self) -> int: ...
-    @property
-    def columns(self) -> dict[str, int]: ...
-
-
-class Lane(FeatureRows, Protocol):
-    """One key's state and newest rows, as the store keeps them."""
-
-    @property
-    def key(self) -> Key: ...
-    def run(self, columns: Columns) -> list[tuple[int, Span]]: ...
-    def all_emitted(self) -> list[int]: ...
-    def values(self, view: str, count: int) -> npt.NDArray[np.float64]: ...
-    def copy(self, room: npt.NDArray[np.float64] | None = None) -> dict[str, npt.NDArray[Any]]: ...
-    @property
-    def arena_size(self) -> int: ...
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None: ...
-
-
-class Program(Protocol):
-    """The compiled views: how many clocks they have, and where each view is."""
-
-    @property
-    def places(self) -> Mapping[str, Place]: ...
-
-
-class Features(Protocol):
-    """The online store, as the fold uses it."""
-
-    cursor: Callable[[], int]
-
-    @property
-    def program(self) -> Program: ...
-    @property
-    def views(self) -> tuple[str, ...]: ...
-    @property
-    def keep(self) -> int: ...
-    @property
-    def block_rows(self) -> int: ...
-    @property
-    def window_ticks_max(self) -> int: ...
-    def lane(self, key: Key) -> Lane: ...
-    def all_lanes(self) -> Iterable[Lane]: ...
-    def latest(self, view: str, exchange: str, symbol: str) -> FeatureEvent | None: ...
-    def memory(self) -> int: ...
-    def memory_per_key(self) -> int: ...
-    def state_parts(self, lane: Mapping[str, npt.NDArray[Any]]) -> Iterable[bytes]: ...
 
 
 class Fold:
