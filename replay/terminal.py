@@ -188,8 +188,8 @@ class TerminalView:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that hears how much of `total` is done; drawn on stderr, and only if that is a terminal."""
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Give a function that hears how much of `total` (None: not known) is done; drawn on stderr, and only if that is a terminal."""
     with Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),

@@ -248,7 +248,7 @@ def _on_ticks(options: argparse.Namespace, config: Config) -> list[dict[str, Any
     selection = selection_of(options)
     reporter = Reporter(configure(options.verbose), options.verbose)
     is_watched = sys.stderr.isatty()  # to count the rows of a capture takes a while
-    with progress_bar("rows", total_rows(sources) or 0 if is_watched else 0) as progress:
+    with progress_bar("rows", total_rows(sources) if is_watched else None) as progress:
         return evaluate(config, sources, selection, models, report=reporter, progress=progress, pooled=options.pooled)
 
 
@@ -269,5 +269,5 @@ def _on_data_set(options: argparse.Namespace, config: Config, source: str) -> li
         (model,) = models_to_judge(config, options.model, changes=options.set)
         name, algorithm = model.name, model.config.algorithm
     data = open_data_set(source, options.target, options.rows)
-    with progress_bar("rows", data.count or 0) as progress:
+    with progress_bar("rows", data.count) as progress:
         return [evaluate_data_set(data, algorithm, name=name, delay=options.delay or 0, progress=progress)]

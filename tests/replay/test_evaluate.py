@@ -76,6 +76,14 @@ def test_a_verdict_has_what_others_rely_on() -> None:
     assert heard[-1] == 6_000
 
 
+def test_a_model_that_belongs_in_a_worker_process_is_judged_without_one() -> None:
+    changes = ['algorithm={river="dummy.PriorClassifier"}', "place=worker"]
+    models = models_to_judge(Config(), "direction", horizon="20t", changes=changes)
+    (found,) = evaluate(Config(), [open_source(LTC)], Selection(), models)
+    assert found["n"] > 1_000
+    assert found["skill"] < 0.05
+
+
 def test_symbols_can_be_chosen() -> None:
     models = models_to_judge(Config(), "log_return", horizon="20t")
     found = evaluate(Config(), [open_source(TRADES)], Selection(symbols=("ETH/USDT",)), models)
