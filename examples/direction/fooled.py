@@ -60,7 +60,7 @@ class Kept:
         return np.concatenate(self.rows.get(model, [np.zeros((0, 3))]))
 
 
-def figures(trades: Trades, kept: Kept, models: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def figures(trades: Trades, kept: Kept, models: Sequence[Mapping[str, Any]], fee_bps: float) -> list[dict[str, str]]:
     """Return each way: its name, the figure that fools, and the one that does not. Of the first model with classes."""
     model = next((one for one in models if one["classes"] and one["versions"][0]["n_eff"] > 1), None)
     if model is None:
@@ -74,7 +74,7 @@ def figures(trades: Trades, kept: Kept, models: Sequence[Mapping[str, Any]]) -> 
         _smoothed(reference),
         _price_level(reference, outcome),
         _always_hold(reference, outcome),
-        _bounce(trades),
+        _next_change(trades, fee_bps),
     ]
     return [{"name": name, "said": said, "true": true} for name, said, true in ways]
 
@@ -97,8 +97,10 @@ def _naive_interval(first: Mapping[str, Any]) -> tuple[str, str, str]:
     return (
         "Overlapping outcomes taken for independent",
         f"“{accuracy:.1%}, give or take {half:.1%}, from {n:,} predictions.”",
-        f"They hold {first['n_eff']:,} outcomes that do not overlap; the interval is {low:.1%} to {high:.1%}, "
-        f"{(high - low) / 2 / half:.1f} times as wide.",
+        (
+            f"They hold {first['n_eff']:,} outcomes that do not overlap; the interval is {low:.1%} to {high:.1%}, "
+            f"{(high - low) / 2 / half:.1f} times as wide."
+        ),
     )
 
 
@@ -107,8 +109,10 @@ def _early_labels(label: Floats, first: Mapping[str, Any]) -> tuple[str, str, st
     return (
         "Labels used before they matured",
         f"“Repeat the label of the row before: {early:.1%} right.”",
-        f"That label is known only when its horizon has passed. Repeating the newest that has: "
-        f"{first['beside']['last_label']['accuracy']:.1%}.",
+        (
+            f"That label is known only when its horizon has passed. Repeating the newest that has: "
+            f"{first['beside']['last_label']['accuracy']:.1%}."
+        ),
     )
 
 
@@ -149,16 +153,23 @@ def _always_hold(reference: Floats, outcome: Floats) -> tuple[str, str, str]:
     )
 
 
-def _bounce(trades: Trades) -> tuple[str, str, str]:
-    change = np.diff(trades.price) / trades.price[:-1] * 1e4
+def _next_change(trades: Trades, fee_bps: float) -> tuple[str, str, str]:
+    change = 1e4 * np.diff(trades.price) / trades.price[:-1]
     moved = change[change != 0.0]
     turns = float(np.mean(np.sign(moved[1:]) != np.sign(moved[:-1])))
-    gained = float(np.mean(-np.sign(moved[:-1]) * moved[1:]))
+    gained = float(np.mean(np.sign(moved[:-1]) * moved[1:]))
+    if turns > 0.5:
+        rule, why, gained = (
+            "it is the opposite of the last",
+            "Prices of trades alternate between bid and ask.",
+            -gained,
+        )
+    else:
+        rule, why = "it is that of the last", "An order that takes several prices is several trades, of one moment."
     return (
-        "Bid-ask bounce",
-        f"“{turns:.1%} right on the next change of the price: it is the opposite of the last.”",
-        f"Trades alternate between bid and ask. It earns {gained:.2f} bps before costs, and pays the spread of one tick "
-        f"({_tick_bps(trades):.2f} bps) and two fees to do so.",
+        "The next change of the price",
+        f"“{max(turns, 1.0 - turns):.1%} right on its direction: {rule}.”",
+        f"{why} It earns {gained:.2f} bps before costs; a tick is {_tick_bps(trades):.2f}, two fees are {2 * fee_bps:g}.",
     )
 
 

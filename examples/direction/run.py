@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, default=SMALL, help="Parquet trades, a recording each")
     parser.add_argument("--models", default="", help="only these of direction.toml, with commas between them")
-    parser.add_argument("--fee-bps", type=float, help="one way (default: 10 on binance, 1 on CME, else the models' own)")
+    parser.add_argument(
+        "--fee-bps", type=float, help="one way (default: 10 on binance, 1 on CME, else the models' own)"
+    )
     parser.add_argument("--html", type=Path, default=HERE / "report.html", help="the page to write")
     parser.add_argument("--json", type=Path, help="also write all figures here")
     options = parser.parse_args()
@@ -64,7 +67,7 @@ def main() -> None:
     options.html.write_text(page.render(recordings))
     print(f"the page: {options.html}")
     if options.json:
-        options.json.write_text(json.dumps(recordings, indent=1))
+        options.json.write_text(json.dumps(recordings, indent=1, allow_nan=False))
 
 
 def judge(config: Config, specs: Sequence[ModelSpec], path: Path, fee_bps: float | None) -> dict[str, Any]:
@@ -74,6 +77,7 @@ def judge(config: Config, specs: Sequence[ModelSpec], path: Path, fee_bps: float
     fee = FEES_BPS.get(trades.exchange) if fee_bps is None else fee_bps
     if fee is not None:
         specs = [_with_fee(spec, fee) for spec in specs]
+    paid = specs[0].config.fee_bps
     # Exactly the fold of a daemon; only the strategies are left out.
     fold = build_fold(config, [], models=specs)
     assert fold.models is not None
@@ -105,9 +109,9 @@ def judge(config: Config, specs: Sequence[ModelSpec], path: Path, fee_bps: float
         "hours": (int(trades.timestamp[-1]) - int(trades.timestamp[0])) / 3.6e12,
         "from": _utc(int(trades.timestamp[0])),
         "to": _utc(int(trades.timestamp[-1])),
-        "fee_bps": fee if fee is not None else specs[0].config.fee_bps,
+        "fee_bps": paid,
         "models": models,
-        "fooled": fooled.figures(trades, kept, models),
+        "fooled": fooled.figures(trades, kept, models, paid),
     }
 
 
@@ -142,8 +146,8 @@ def _version(one: VersionStanding, standing: Standing) -> dict[str, Any]:
         "learned": one.learned,
         "memory": one.memory,
         "pairs": one.pairs,
-        "e_value": one.e_value if one.e_value == one.e_value else None,  # noqa: PLR0124 - NaN of the champion
-        "threshold": one.threshold,
+        "e_value": one.e_value if math.isfinite(one.e_value) else None,  # the champion has none
+        "threshold": one.threshold if math.isfinite(one.threshold) else None,
         **report(one.score, kind=standing.kind, classes=standing.classes, coverage=standing.coverage),
     }
 
