@@ -26,12 +26,14 @@ def add(verbs: Verbs) -> None:
     summary = (
         "what the models of a daemon say, and whether it holds; promote one, roll back, judge models on recorded ticks"
     )
-    models = verbs.add_parser("models", help=summary, description=summary[0].upper() + summary[1:] + ".")
-    models.set_defaults(action=lambda _: _print_help(models), verbose=False)
+    models = add_verb(verbs, "models", lambda _: _print_help(models), summary)
     below = models.add_subparsers(dest="models_verb", metavar="VERB", title="verbs")
     _add_looks(below)
     _add_orders(below)
     _add_evaluate(below)
+    for parser in below.choices.values():
+        # What all verbs have may stand before this verb or behind it: one that is left out leaves the other as it is.
+        parser.set_defaults(**dict.fromkeys(("config", "verbose", "json"), argparse.SUPPRESS))
 
 
 def _print_help(parser: argparse.ArgumentParser) -> int:

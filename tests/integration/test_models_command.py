@@ -130,6 +130,19 @@ def test_without_a_daemon_or_a_verb_it_says_so() -> None:
     assert "evaluate" in done.stderr
 
 
+def test_what_all_verbs_take_may_stand_before_or_behind(tmp_path: Path) -> None:
+    config = tmp_path / "own.toml"
+    config.write_text(MODELS, encoding="utf-8")
+    before = inside("models", "--json", "--config", config, "evaluate", LTC, "--model", "quick")
+    behind = inside("models", "evaluate", LTC, "--model", "quick", "--json", "--config", config)
+    assert before.returncode == behind.returncode == 0, before.stderr + behind.stderr
+    assert json.loads(before.stdout) == json.loads(behind.stdout)
+    for verb in ("list", "show", "promote", "rollback", "pin", "unpin", "evaluate"):
+        shown = inside("models", verb, "--help")
+        assert shown.returncode == 0
+        assert "--json" in shown.stdout
+
+
 # evaluate ---------------------------------------------------------------------------------------------------------------------
 
 
