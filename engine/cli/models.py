@@ -33,7 +33,9 @@ def add(verbs: Verbs) -> None:
     _add_evaluate(below)
     for parser in below.choices.values():
         # What all verbs have may stand before this verb or behind it: one that is left out leaves the other as it is.
-        parser.set_defaults(**dict.fromkeys(("config", "verbose", "json"), argparse.SUPPRESS))
+        for action in parser._actions:  # argparse has no other way to change a default to none at all
+            if action.dest in ("config", "verbose", "json"):
+                action.default = argparse.SUPPRESS
 
 
 def _print_help(parser: argparse.ArgumentParser) -> int:
