@@ -22,6 +22,7 @@ from engine.errors import ConfigError, ReplayError
 from engine.events import Key
 from engine.fold import Fold
 from engine.ingress import Ingress
+from engine.models.kernels import compiling_beside
 from engine.models.spec import ModelSpec, resolve_models
 from engine.plugin import import_file
 from replay.merge import merge
@@ -116,9 +117,12 @@ def build_fold(
         block_rows=config.store.block_rows,
         window_ticks_max=config.features.window_ticks_max,
     )
-    ingress = Ingress(max_ahead_ns=config.ingress.max_ahead_ns, not_contiguous=config.ingress.not_contiguous)
+    specs = resolve_models(config.models, program.places) if models is None else models
+    with compiling_beside(specs):
+        program.block  # noqa: B018 - compiles now, so that the first input does not wait for it
+        ingress = Ingress(max_ahead_ns=config.ingress.max_ahead_ns, not_contiguous=config.ingress.not_contiguous)
     fold = Fold(
-        ingress, store, keys=keys, models=_stage(config, program, models), bus_limit=config.engine.bus_limit, digests=digests,
+        ingress, store, keys=keys, models=_stage(config, program, specs), bus_limit=config.engine.bus_limit, digests=digests,
         report=report, rows=rows,
     )  # fmt: skip
     for strategy in strategies:
@@ -130,15 +134,13 @@ def build_fold(
         strategy.enter(fold, store, config.engine.seed)
         strategy.snapshot()  # a State that cannot be kept is heard of now, and not at the end
         fold.add(strategy)
-    program.block  # noqa: B018 - compiles now, so that the first input does not wait for it
     if begins:
         fold.start()
     return fold
 
 
-def _stage(config: Config, program: Program, models: Sequence[ModelSpec] | None) -> ModelStage | None:
+def _stage(config: Config, program: Program, specs: Sequence[ModelSpec]) -> ModelStage | None:
     """Return the models' stage of a fold, None where no model runs."""
-    specs = resolve_models(config.models, program.places) if models is None else models
     if not specs:
         return None
     from engine.models.build import make_arm

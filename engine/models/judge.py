@@ -182,13 +182,19 @@ def answered(
 
 
 @cache
-def compiled() -> tuple[Callable[..., int], Callable[..., None]]:
-    """Return `judge` and `answered`, compiled: one for all models."""
+def text_of_judge() -> str:
+    """Return the module that is compiled for `judge` and `answered`."""
     gathered = Gathered()
     bodies = []
     for function, signature in ((judge, SIGNATURE), (answered, SERVE_SIGNATURE)):
         arguments = ", ".join(inspect.signature(function).parameters)
         body = f"    return {gathered.add(function)}({arguments})"
         bodies.append(entry_point(f"entry_{function.__name__}", signature, arguments, body))
-    module = compile_module(gathered.text("\n\n".join(bodies)), "the models' judge")
+    return gathered.text("\n\n".join(bodies))
+
+
+@cache
+def compiled() -> tuple[Callable[..., int], Callable[..., None]]:
+    """Return `judge` and `answered`, compiled: one for all models."""
+    module = compile_module(text_of_judge(), "the models' judge")
     return module.entry_judge, module.entry_answered

@@ -342,10 +342,16 @@ SIGNATURE = (
 
 
 @cache
-def walker() -> Callable[..., int]:
-    """Return `walk`, compiled: one for all models."""
+def text_of_walk() -> str:
+    """Return the module that is compiled for `walk`."""
     gathered = Gathered()
     arguments = ", ".join(inspect.signature(walk).parameters)
     entry = entry_point("walk_block", SIGNATURE, arguments, f"    return {gathered.add(walk)}({arguments})")
-    found: Callable[..., int] = compile_module(gathered.text(entry), "the models' timeline").walk_block
+    return gathered.text(entry)
+
+
+@cache
+def walker() -> Callable[..., int]:
+    """Return `walk`, compiled: one for all models."""
+    found: Callable[..., int] = compile_module(text_of_walk(), "the models' timeline").walk_block
     return found

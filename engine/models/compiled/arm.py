@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from engine.models.arm import Batch, Failure
 from engine.models.compiled.learner import Learner
-from engine.models.compiled.program import program_of
+from engine.models.compiled.program import run_of
 from engine.models.compiled.registry import fitting
 from engine.models.compiled.state import LEARNED, kept_of, new_state, restore_state
 from engine.models.layout import Layout
@@ -22,7 +22,7 @@ class CompiledArm:
         self.learner = learner
         self.state = new_state(learner, parameters, layout.features, layout.outputs, seed)
         self._x_at = layout.x_at
-        self._run = program_of(learner).run
+        self._run = run_of(learner)
 
     def run(self, batch: Batch, out_at: int, first: int) -> list[Failure]:
         """Do the steps from `first` on, as `Arm.run` says."""

@@ -105,15 +105,28 @@ def plain_program(learner: Learner) -> Program:
 
 
 @cache
-def program_of(learner: Learner) -> Program:
-    """Return a learner's compiled program. The first time on a machine that takes some seconds."""
+def text_of(learner: Learner, *entries: str) -> str:
+    """Return the module that is compiled for some entries of a learner."""
     plain = plain_program(learner)
     gathered = Gathered()
     bodies = []
-    for entry, signature in SIGNATURES.items():
+    for entry in entries:
         function = getattr(plain, entry)
         arguments = ", ".join(inspect.signature(function).parameters)
         body = f"    return {gathered.add(function)}({arguments})"
-        bodies.append(entry_point(f"entry_{entry}", signature, arguments, body))
-    module = compile_module(gathered.text("\n\n".join(bodies)), f"the learner {learner.name}")
-    return Program(*(getattr(module, f"entry_{entry}") for entry in SIGNATURES))
+        bodies.append(entry_point(f"entry_{entry}", SIGNATURES[entry], arguments, body))
+    return gathered.text("\n\n".join(bodies))
+
+
+@cache
+def run_of(learner: Learner) -> Callable[[Any, Any, Any, Any, int, int, int], None]:
+    """Return a learner's compiled `run`. The first time on a machine that takes some seconds."""
+    found: Callable[..., None] = compile_module(text_of(learner, "run"), f"the learner {learner.name}").entry_run
+    return found
+
+
+@cache
+def program_of(learner: Learner) -> Program:
+    """Return all of a learner's compiled program; the entries of single rows are what no arm needs, and compiled apart."""
+    rows = compile_module(text_of(learner, "predict_row", "learn_row"), f"the learner {learner.name}, row by row")
+    return Program(run_of(learner), rows.entry_predict_row, rows.entry_learn_row)
