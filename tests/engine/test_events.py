@@ -77,7 +77,8 @@ def test_an_event_is_frozen_and_equal_by_its_values(kind: type[msgspec.Struct]) 
 @pytest.mark.parametrize("kind", INSTANCES, ids=lambda kind: kind.__name__)
 def test_an_event_survives_the_way_into_bytes_and_back_and_says_what_it_is(kind: type[msgspec.Struct]) -> None:
     event = kind(*INSTANCES[kind])
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=kind) == event
+    # By their text: what is not known of a prediction is NaN, which equals nothing.
+    assert repr(msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=kind)) == repr(event)
     assert msgspec.to_builtins(event)["type"] == kind.__name__
 
 
