@@ -578,9 +578,9 @@ def test_a_first_compile_says_so_in_plain_lines_where_stderr_is_no_terminal(tmp_
     assert json.loads(done.out)["inputs"] == 4005
     said = done.err.splitlines()
     assert [line.split(" (")[0].split(" in ")[0] for line in said] == [
-        "tickfold: compiling the ingress",
-        "tickfold: compiled",
         "tickfold: compiling 1 features of mine",
+        "tickfold: compiled",
+        "tickfold: compiling the ingress",
         "tickfold: compiled",
     ]
     assert "\x1b" not in done.err
