@@ -264,10 +264,6 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
 # A disk that fills up -----------------------------------------------------------------------------------------------------------
 
 
-SMALL_DISK = {**SMALL, "MODELS__RUN": "[]"}
-"""At this pace some ten thousand predictions wait for their minute to pass: a snapshot of them does not fit."""
-
-
 @contextmanager
 def small_disk(folder: Path, mib: int) -> Iterator[Path]:
     """A file system of its own of so many MiB. Needs the right to mount one."""
@@ -295,6 +291,8 @@ def fill(disk: Path) -> Path:
 
 
 SMALL = {**FAST, "JOURNAL__SEGMENT_MIB": "1", "FEEDS__REPLAY_SPEED": "80"}
+SMALL_DISK = {**SMALL, "MODELS__RUN": "[]"}
+"""At this pace some ten thousand predictions wait for their minute to pass: a snapshot of them does not fit."""
 
 
 def journal_of(health: Any) -> Any:
