@@ -337,9 +337,8 @@ class Fold:
     def cuts(self, block: Block) -> Iterator[tuple[int, int]]:
         """Say where to cut a block so that no key has more rows in a part than its lane takes at once."""
         start = 0
-        one_by_one = self.models is not None and self.models.is_one_by_one
         while start < len(block):
-            stop = start + 1 if one_by_one else self._stop(block, start)
+            stop = self._stop(block, start)
             yield start, stop
             start = stop
 
@@ -355,6 +354,14 @@ class Fold:
 
     def take(self, admitted: Admitted) -> None:
         """Fold a part that went through the ingress, now or before it was journaled."""
+        count = len(admitted.block)
+        if count > 1 and self.models is not None and self.models.is_one_by_one:
+            for at in range(count):
+                self._take(admitted.part(at, at + 1))
+        else:
+            self._take(admitted)
+
+    def _take(self, admitted: Admitted) -> None:
         block, outcome = admitted.block, admitted.outcome
         columns = (
             outcome, block.timestamp, admitted.received, admitted.sequence, block.price, block.volume, block.side,

@@ -88,11 +88,12 @@ class ModelActor:
         self.contest = (
             contest_new(shared.arms, is_bounded=shared.is_class) if shared.pool is None else shared.pool.state
         )
-        contest_hold(self.contest, spec.config.promote == "manual")
+        if shared.pool is None:
+            contest_hold(self.contest, spec.config.promote == "manual")
         self.drift = drift_new(len(spec.features))
         self.position = np.full(judge.POSITION, -1, np.int64)
         self.position[judge.CHAMPION] = champion_of(self.contest)
-        self.record = Record([None] * shared.arms)
+        self.record = Record([None] * shared.arms, is_pinned=shared.is_pinned)
         self.arms: list[Arm | None] = [None] * shared.arms
         for arm, algorithm in enumerate(spec.algorithms):
             self._seat(arm, algorithm, 0)
@@ -101,6 +102,7 @@ class ModelActor:
         self.rows = 0
         self.count = 0
         self.answer_count = 0
+        self._handed_over = 0  # answers of this block
 
     # -- one block
 
@@ -122,6 +124,7 @@ class ModelActor:
             table, lane.table_ids(shared.scope), shared.where, lane.position(shared.scope) - count, count,
         )  # fmt: skip
         self.count = count
+        self._handed_over = 0
         if not count:
             return []
         decided: list[Decided] = []
@@ -171,6 +174,15 @@ class ModelActor:
         return HandlerFailed(
             self._name(seat), failure.handler, failure.error, failure.traceback, failure.in_a_row, *stamp
         )
+
+    def hand_over(self, upto: int) -> None:
+        """Let who hears of what matured have the answers up to that one, by the versions that there are now."""
+        hear = self.shared.matured
+        if hear is not None and upto > self._handed_over:
+            batch = self.batch()
+            batch.answers = batch.answers[self._handed_over : upto]
+            hear(self.shared.spec, self.key, batch, self.record.versions())
+        self._handed_over = upto
 
     def _label(self, decided: list[Decided]) -> None:
         """Have a custom target name the labels of this batch's answers. What is no finite number is void; an error is heard of."""
@@ -334,19 +346,22 @@ class ModelActor:
         seats = self.record.seats
         if None in seats:
             return seats.index(None)
-        # Nor one whose predictions were served and wait for their outcome, which is told by its version.
-        serving = set(self.ledger.held().view(np.int64)[:, SERVED].tolist())
+        # As of this step, wherever the block ends: what is answered behind it still waits.
+        at = int(self.position[judge.AT_ANSWER])
+        later = self.shared.answers[at : self.answer_count]
+        numbers = np.arange(self.ids[timeline.ANSWERED], self.ids[timeline.ASKED])
+        waiting = np.concatenate([later, numbers & (len(self.ledger.rows) - 1)])
+        # Nor is one retired whose predictions were served and wait for their outcome, which is told by its version.
+        serving = set(self.ledger.ids[waiting, SERVED].tolist())
         arm = retiring(self.contest)
         if arm < 0 or arm in {self.split, *serving}:
             return -1
+        self.hand_over(at)
         contest_leave(self.contest, arm)
-        self._silence(arm)
+        # What an arm said before it was replaced is not the new one's.
+        out_at = self.shared.layout.out_at(arm)
+        self.ledger.rows[waiting, out_at : out_at + self.shared.layout.outputs + 1] = np.nan
         return arm
-
-    def _silence(self, arm: int) -> None:
-        """What an arm said before it was replaced is not the new one's."""
-        at = self.shared.layout.out_at(arm)
-        self.ledger.rows[:, at : at + self.shared.layout.outputs + 1] = np.nan
 
     def _stamp(self, step: int) -> tuple[int, int, int]:
         row = self.shared.steps[step]
@@ -385,7 +400,8 @@ class ModelActor:
     def resume(self, version: str, stamp: tuple[int, int, int]) -> list[Resumed]:
         """Hear a parked version again; does nothing if it is not parked."""
         number = self.record.arm_of(version)
-        seat, arm = self.record.seats[number], self.arms[number]
+        seat = self.record.seats[number] if number >= 0 else None
+        arm = self.arms[number]
         if seat is None or not seat.parked:
             return []
         seat.parked = ""
@@ -395,6 +411,8 @@ class ModelActor:
     def pin(self, is_pinned: bool) -> None:
         """Keep the champion whatever the evidence, or no longer."""
         self.record.is_pinned = is_pinned
+        if self.shared.pool is not None:
+            self.shared.is_pinned = is_pinned
         contest_hold(self.contest, is_pinned or self.shared.spec.config.promote == "manual")
 
     # -- answers of workers

@@ -53,6 +53,11 @@ def make_arm(algorithm: Mapping[str, Any], spec: ModelSpec, layout: Layout, seed
     target = spec.target
     is_class = bool(target.classes)
     if ALGORITHM in algorithm:
+        if not target.is_supervised:
+            raise ConfigError(
+                f"{algorithm[ALGORITHM]!r} learns from labels, and target = {target.name!r} has none: expected a River model that "
+                "detects anomalies or clusters"
+            )
         from engine.models.compiled import make_compiled_arm
 
         return make_compiled_arm(algorithm, layout, target.outputs, is_class, seed)

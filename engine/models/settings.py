@@ -39,7 +39,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     promote: Literal["auto", "manual"] = "auto"
     alpha: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05
     pairs_min: Annotated[int, Meta(ge=1)] = 200
-    margin_bps: Annotated[float, Meta(ge=0.0)] = 0.5
+    margin_bps: Annotated[float, Meta(ge=0.0, le=10_000.0)] = 0.5
     pooled: bool = False
     split: SplitConfig = SplitConfig()
 

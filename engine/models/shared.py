@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import ConfigError
 from engine.events import Key, Promotion
 from engine.models import judge, timeline
-from engine.models.arm import Arm
+from engine.models.arm import Arm, Batch
 from engine.models.baselines import baselines_width
+from engine.models.contest import contest_hold
 from engine.models.horizon import BY_TIME
 from engine.models.layout import MADE, OUTCOME_RECEIVED, STEP, Layout
 from engine.models.pooled_contest import PooledContest
@@ -23,6 +25,10 @@ NEVER = 1 << 60
 
 ArmMaker = Callable[[Mapping[str, Any], ModelSpec, Layout, int], Arm]
 """(algorithm, spec, layout, seed) -> arm"""
+
+
+MaturedHearer = Callable[[ModelSpec, Key, Batch, tuple[str, ...]], None]
+"""(spec, key, batch, versions by arm): hears of the batch's answers; the arrays are valid until it returns."""
 
 
 class Shared:
@@ -74,14 +80,24 @@ class Shared:
         )  # fmt: skip
         self.judge_floats = np.array([own.fee_bps, own.coverage, own.alpha, own.margin_bps])
         # Made once now, so that a mistake in an algorithm is heard of at the start, and compiled then.
-        for algorithm in spec.algorithms:
-            make(algorithm, spec, self.layout, seed)
+        for number, algorithm in enumerate(spec.algorithms):
+            key = "algorithm" if not number else f"challengers[{number - 1}]"
+            try:
+                make(algorithm, spec, self.layout, seed)
+            except ConfigError as error:
+                raise ConfigError(f"models.define.{spec.name}.{key}: {error}") from error
         self.walk = timeline.walker()
         self.judge, self.answered = judge.compiled()
         self.losses = np.full(self.arms, np.nan)
         self.nets = np.full(self.arms, np.nan)
         self.pool = PooledContest(self.arms) if own.pooled else None
         """The contest of all keys, where there is one for all."""
+        self.is_pinned = False
+        """Whether its champion is pinned."""
+        if self.pool is not None:
+            contest_hold(self.pool.state, own.promote == "manual")
+        self.matured: MaturedHearer | None = None
+        """An effect that hears of answers; the stage passes it on."""
         for arm in range(1, len(spec.algorithms) if self.pool is not None else 0):
             self.pool.enter(arm)  # type: ignore[union-attr]
         self.crown: Callable[[int, str, tuple[int, int, int]], list[Promotion]] = lambda *_: []

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from engine.errors import ConfigError
 from engine.models.horizon import Horizon, parse_horizon
 from engine.models.settings import ModelConfig, ModelsConfig
@@ -51,6 +53,7 @@ class ModelSpec:
     target: Target
     horizon: Horizon
     features: tuple[tuple[str, str], ...]  # (view, feature)
+    versions: tuple[str, ...]  # of each feature's view, as it was asked for; empty for whatever is computed
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,15 +102,36 @@ def resolve_model(name: str, config: ModelConfig) -> ModelSpec:
     where = f"models.define.{name}"
     if name == ALL_BUILT_IN or not name.replace("_", "").isalnum() or not name.isascii():
         raise ConfigError(f"{where}: expected a name of letters, digits and underscores")
-    features = []
+    features, versions = [], []
     for text in config.features:
         view, separator, feature = text.partition(":")
         if not separator or not view or not feature:
-            raise ConfigError(f"{where}.features: {text!r}: expected view:feature, such as technical:rsi_14")
+            raise ConfigError(
+                f"{where}.features: {text!r}: expected view:feature or view@version:feature, such as technical:rsi_14"
+            )
         features.append((view.partition("@")[0], feature))
+        versions.append(view.partition("@")[2])
     if not features:
         raise ConfigError(f"{where}.features = []: expected at least one view:feature")
     if twice := sorted({one for one in features if features.count(one) > 1}):
         raise ConfigError(f"{where}.features: {':'.join(twice[0])} is given twice")
     target = resolve_target(config.target, f"{where}.target")
-    return ModelSpec(name, config, target, parse_horizon(config.horizon, f"{where}.horizon"), tuple(features))
+    runs = 1 + len(config.challengers)
+    if not target.is_supervised and (runs > 1 or config.pooled):
+        raise ConfigError(
+            f"{where}: target = {config.target!r} has no labels: expected no challengers, and no pooled contest"
+        )
+    if config.split.share > 0.0 and int(config.split.version) > runs:
+        raise ConfigError(f"{where}.split.version = {config.split.version!r}: expected one of the versions 1 to {runs}")
+    # By the order of their keys, whoever wrote them: the journal keeps a configuration so, and what it says must be the same.
+    config = msgspec.structs.replace(
+        config, algorithm=_ordered(config.algorithm), challengers=tuple(_ordered(one) for one in config.challengers)
+    )
+    horizon = parse_horizon(config.horizon, f"{where}.horizon")
+    return ModelSpec(name, config, target, horizon, tuple(features), tuple(versions))
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    return [_ordered(part) for part in value] if isinstance(value, list | tuple) else value

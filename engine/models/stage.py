@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 from engine.events import Answer, Command, Key, Outcome, Prediction, Promotion, Resumed
 from engine.models import timeline
 from engine.models.actor import Decided, ModelActor
-from engine.models.arm import Arm, Batch
+from engine.models.arm import Arm
 from engine.models.contest import previous_of
 from engine.models.layout import (
     CLASSES,
@@ -39,7 +39,7 @@ from engine.models.layout import (
     UPTO,
 )
 from engine.models.settings import ModelsConfig
-from engine.models.shared import ArmMaker, Shared
+from engine.models.shared import ArmMaker, MaturedHearer, Shared
 from engine.models.spec import ModelSpec
 from engine.models.standing import Standing, standing_of
 from engine.models.worker import Requests
@@ -91,11 +91,21 @@ class ModelStage:
         for number, shared in enumerate(self.models):
             shared.crown = partial(self._crown, number)
             shared.number = self._number
+        self._matured: MaturedHearer | None = None
         self.is_history = False
         self.timer: Callable[[], int] | None = None
         """Of the shell's, ns: what a model takes, for display only."""
-        self.matured: Callable[[ModelSpec, Key, Batch, tuple[str, ...]], None] | None = None
+
+    @property
+    def matured(self) -> MaturedHearer | None:
         """An effect that hears the answers of each batch, and the versions by arm; the arrays are valid until it returns."""
+        return self._matured
+
+    @matured.setter
+    def matured(self, hear: MaturedHearer | None) -> None:
+        self._matured = hear
+        for shared in self.models:
+            shared.matured = hear
 
     def _requests_for(self, spec: ModelSpec) -> Requests | None:
         return self.requests if spec.config.place == "worker" else None
@@ -132,8 +142,7 @@ class ModelStage:
                 continue
             if digests is not None:
                 self._digest(actor, digests)
-            if self.matured is not None and actor.answer_count:
-                self.matured(actor.shared.spec, key, actor.batch(), actor.record.versions())
+            actor.hand_over(actor.answer_count)
             if decided or predictions or outcomes:
                 yield number, list(_due(actor, decided, predictions=predictions, outcomes=outcomes))
 
@@ -192,6 +201,8 @@ class ModelStage:
                 found += actor.resume(version, stamp)
             else:
                 if command.verb == "pin" and version:
+                    if actor.record.arm_of(version) < 0:
+                        continue  # it was retired since
                     found += actor.promote(version, stamp)
                 actor.pin(command.verb == "pin")
         return found
@@ -214,6 +225,8 @@ class ModelStage:
             )
         if not keys:
             raise ConfigError(f"{command.verb} {command.target!r}: no key has had an input yet")
+        if self.models[names.index(name)].pool is not None:
+            keys = list(self.actors)  # what is said of one is said of all
         return [(self.actors[key][names.index(name)], version) for key in keys]
 
     def answer(self, event: Answer, digests: Digests | None) -> Prediction | None:
@@ -284,12 +297,12 @@ class ModelStage:
 
     def common(self) -> dict[str, npt.NDArray[Any]]:
         """Copy what a restart must know of contests that are of all keys."""
-        return {
-            f"{shared.spec.name} {name}": array
-            for shared in self.models
-            if shared.pool is not None
-            for name, array in shared.pool.arrays().items()
-        }
+        found: dict[str, npt.NDArray[Any]] = {}
+        for shared in self.models:
+            if shared.pool is not None:
+                found |= {f"{shared.spec.name} {name}": array for name, array in shared.pool.arrays().items()}
+                found[f"{shared.spec.name} pinned"] = np.array([shared.is_pinned], np.int64)
+        return found
 
     def restore_common(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Become what `common` was made of; before the keys are restored. Raises ModelError if it was made of another definition."""
@@ -297,6 +310,7 @@ class ModelStage:
             if shared.pool is not None:
                 prefix = f"{shared.spec.name} "
                 shared.pool.restore({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
+                shared.is_pinned = bool(arrays[f"{prefix}pinned"][0])
 
     def memory(self) -> int:
         """Bytes that all models take now."""
@@ -308,10 +322,12 @@ def _where(spec: ModelSpec, places: Mapping[str, Any], stamps: int) -> dict[str,
     key = f"models.define.{spec.name}.features"
     rows: list[int] = []
     clocks: dict[int, str] = {}
-    for view, feature in spec.features:
+    for (view, feature), version in zip(spec.features, spec.versions, strict=True):
         if view not in places:
             raise ConfigError(f"{key}: {view}:{feature}: that view is not computed; there are {', '.join(places)}")
         place = places[view]
+        if version not in ("", place.view.version):
+            raise ConfigError(f"{key}: {view}@{version}:{feature}: the version of {view} is {place.view.version}")
         if feature not in place.columns:
             raise ConfigError(f"{key}: {view} has no feature {feature!r}; it has {', '.join(place.columns)}")
         clocks.setdefault(place.scope, view)

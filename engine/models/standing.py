@@ -82,7 +82,7 @@ def standing_of(actor: ModelActor) -> Standing:
         coverage=spec.config.coverage,
         champion=own.version_of(actor.champion),
         served=own.version_of(served),
-        is_ready=not spec.target.is_supervised or learned >= spec.config.warm_up,
+        is_ready=learned >= spec.config.warm_up,
         is_pinned=own.is_pinned,
         predictions=own.predictions,
         outcomes=own.outcomes,

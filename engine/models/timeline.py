@@ -307,6 +307,7 @@ def walk(
             stamps[STEP_SEQUENCE] = table_ids[2, at]
             ids[ROWS] += 1
             if not is_supervised:
+                ids[LEARNED] += ids[ASKED] - ids[ANSWERED]  # a row is learned from when it was predicted on
                 ids[ANSWERED] = ids[ASKED]
             elif ints[P_HORIZON] == BY_ROWS:
                 resolve_due(

@@ -311,6 +311,36 @@ def test_a_pooled_contest_is_the_same_for_every_cut_and_after_a_restart(size: in
     assert again.digest() == whole.digest()
 
 
+def test_a_pooled_contest_hears_of_its_pairs_in_order_whoever_admits_the_block() -> None:
+    rows = zigzags(1_500)
+    pushed_, taken = fold_of(POOLED), fold_of(POOLED)
+    pushed(pushed_, block_of(pushed_.keys, rows), 1)
+    block = block_of(taken.keys, rows)
+    taken.open_keys()
+    for part in cut(block, 256):  # as live: admitted, journaled, then folded
+        taken.take(taken.ingress.admit(part))
+    assert taken.digest() == pushed_.digest()
+
+
+def test_the_pin_of_a_pooled_model_holds_for_symbols_that_come_later_and_after_a_restart() -> None:
+    rows = zigzags(1_500)
+    fold = fold_of(POOLED)
+    pushed(fold, block_of(fold.keys, rows[:20]), 20)
+    tell(fold, "pin", f"m0 {':'.join(KEYS[0])}")
+    keys: list[KeyState] = []
+    capture = Capture(fold, keys.append)
+    while capture.step():
+        pass
+    again = fold_of(POOLED, begins=False)
+    restore(again, capture.state, keys)
+    for one in (fold, again):
+        one.push(block_of(one.keys, [trade(("x", "E/USDT"), 6.0, trade_id=1)]))
+        pushed(one, block_of(one.keys, rows[20:]), 100)
+        standings = stage_of(one).standings()
+        assert {(standing.champion, standing.is_pinned) for standing in standings} == {("1", True)}
+    assert fold.digest() == again.digest()
+
+
 def test_a_pooled_model_is_promoted_by_hand_on_all_symbols() -> None:
     fold = fold_of(POOLED)
     pushed(fold, block_of(fold.keys, zigzags(5)), 20)
