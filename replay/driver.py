@@ -118,6 +118,8 @@ def build_fold(
         window_ticks_max=config.features.window_ticks_max,
     )
     specs = resolve_models(config.models, program.places) if models is None else models
+    if specs:
+        _check_models(specs, program)
     with compiling_beside(specs):
         program.block  # noqa: B018 - compiles now, so that the first input does not wait for it
         ingress = Ingress(max_ahead_ns=config.ingress.max_ahead_ns, not_contiguous=config.ingress.not_contiguous)
@@ -137,6 +139,16 @@ def build_fold(
     if begins:
         fold.start()
     return fold
+
+
+def _check_models(specs: Sequence[ModelSpec], program: Program) -> None:
+    """Raise ConfigError or ModelError for models that cannot be: before anything is compiled, which takes time."""
+    from engine.models.build import check_algorithms
+    from engine.models.stage import where_of
+
+    for spec in specs:
+        where_of(spec, program.places, STAMPS)
+        check_algorithms(spec)
 
 
 def _stage(config: Config, program: Program, specs: Sequence[ModelSpec]) -> ModelStage | None:

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError, ModelError
+from engine.models.layout import Layout
 
 if TYPE_CHECKING:
     from engine.models.arm import Arm
-    from engine.models.layout import Layout
     from engine.models.spec import ModelSpec
 
 ALGORITHM = "algorithm"
@@ -44,6 +44,33 @@ def build(spec: Any, seed: int = 0) -> Any:
     return model
 
 
+def check_algorithms(spec: ModelSpec) -> None:
+    """Raise ConfigError or ModelError for an algorithm of a model that cannot be; compiles nothing.
+
+    Those of worker processes are built there, before the first input.
+    """
+    for number, algorithm in enumerate(spec.algorithms):
+        key = "algorithm" if not number else f"challengers[{number - 1}]"
+        try:
+            if ALGORITHM in algorithm:
+                _check_compiled(algorithm, spec)
+            elif spec.config.place != "worker":
+                make_arm(algorithm, spec, Layout(len(spec.features), spec.target.outputs, 0, 1), 0)
+        except (ConfigError, ModelError) as error:
+            raise type(error)(f"models.define.{spec.name}.{key}: {error}") from error
+
+
+def _check_compiled(algorithm: Mapping[str, Any], spec: ModelSpec) -> None:
+    from engine.models.compiled import fitting
+
+    if not spec.target.is_supervised:
+        raise ConfigError(
+            f"{algorithm[ALGORITHM]!r} learns from labels, and target = {spec.target.name!r} has none: expected a River model that "
+            "detects anomalies or clusters"
+        )
+    fitting(algorithm, spec.target.outputs, bool(spec.target.classes))
+
+
 def make_arm(algorithm: Mapping[str, Any], spec: ModelSpec, layout: Layout, seed: int) -> Arm:
     """Return an arm that has learned nothing, for one key of the model `spec`.
 
@@ -53,11 +80,7 @@ def make_arm(algorithm: Mapping[str, Any], spec: ModelSpec, layout: Layout, seed
     target = spec.target
     is_class = bool(target.classes)
     if ALGORITHM in algorithm:
-        if not target.is_supervised:
-            raise ConfigError(
-                f"{algorithm[ALGORITHM]!r} learns from labels, and target = {target.name!r} has none: expected a River model that "
-                "detects anomalies or clusters"
-            )
+        _check_compiled(algorithm, spec)
         from engine.models.compiled import make_compiled_arm
 
         return make_compiled_arm(algorithm, layout, target.outputs, is_class, seed)

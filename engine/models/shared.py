@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import ConfigError
 from engine.events import Key, Promotion
 from engine.models import judge, timeline
 from engine.models.arm import Arm, Batch
@@ -79,13 +78,9 @@ class Shared:
             np.int64,
         )  # fmt: skip
         self.judge_floats = np.array([own.fee_bps, own.coverage, own.alpha, own.margin_bps])
-        # Made once now, so that a mistake in an algorithm is heard of at the start, and compiled then.
-        for number, algorithm in enumerate(spec.algorithms):
-            key = "algorithm" if not number else f"challengers[{number - 1}]"
-            try:
-                make(algorithm, spec, self.layout, seed)
-            except ConfigError as error:
-                raise ConfigError(f"models.define.{spec.name}.{key}: {error}") from error
+        for algorithm in spec.algorithms:
+            if "algorithm" in algorithm:
+                make(algorithm, spec, self.layout, seed)  # compiled now, so that the first input does not wait for it
         self.walk = timeline.walker()
         self.judge, self.answered = judge.compiled()
         self.losses = np.full(self.arms, np.nan)

@@ -77,7 +77,7 @@ class ModelStage:
         """What models in worker processes want of them; None where there are none."""
         self.models = [
             Shared(
-                spec, config, seed=seed, make=make, requests=self._requests_for(spec), **_where(spec, places, stamps)
+                spec, config, seed=seed, make=make, requests=self._requests_for(spec), **where_of(spec, places, stamps)
             )
             for spec in self.specs
         ]
@@ -317,7 +317,7 @@ class ModelStage:
         return sum(actor.memory for actors in self.actors.values() for actor in actors)
 
 
-def _where(spec: ModelSpec, places: Mapping[str, Any], stamps: int) -> dict[str, Any]:
+def where_of(spec: ModelSpec, places: Mapping[str, Any], stamps: int) -> dict[str, Any]:
     """Which clock a model's features are on, and in which rows of its table they lie."""
     key = f"models.define.{spec.name}.features"
     rows: list[int] = []
