@@ -2,8 +2,8 @@
 
 Run it: .venv/bin/python examples/direction/run.py [trades.parquet ...]
 
-Without files it takes the two small recordings that the tests hold. It prints each model beside its baselines and writes report.html.
-README.md says what came of the full recordings.
+Without files it takes the two small recordings that the tests hold. It prints each model beside its baselines and writes a page: where
+--html says, else into a new temporary folder. README.md says what came of the full recordings, which convert.py makes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import argparse
 import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument(
         "--fee-bps", type=float, help="one way (default: 10 on binance, 1 on CME, else the models' own)"
     )
-    parser.add_argument("--html", type=Path, default=HERE / "report.html", help="the page to write")
+    parser.add_argument("--html", type=Path, help="the page to write (default: report.html in a new temporary folder)")
     parser.add_argument("--json", type=Path, help="also write all figures here")
     options = parser.parse_args()
     config = load(HERE / "direction.toml", {})
@@ -64,8 +66,9 @@ def main() -> None:
     recordings = [judge(config, specs, path, options.fee_bps) for path in options.files]
     for recording in recordings:
         show(recording)
-    options.html.write_text(page.render(recordings))
-    print(f"the page: {options.html}")
+    html = options.html or Path(tempfile.mkdtemp(prefix="tickfold-")) / "report.html"
+    html.write_text(page.render(recordings))
+    print(f"the page: {html}")
     if options.json:
         options.json.write_text(json.dumps(recordings, indent=1, allow_nan=False))
 
@@ -116,9 +119,7 @@ def judge(config: Config, specs: Sequence[ModelSpec], path: Path, fee_bps: float
 
 
 def _with_fee(spec: ModelSpec, fee_bps: float) -> ModelSpec:
-    return ModelSpec(
-        spec.name, msgspec.structs.replace(spec.config, fee_bps=fee_bps), spec.target, spec.horizon, spec.features
-    )
+    return replace(spec, config=msgspec.structs.replace(spec.config, fee_bps=fee_bps))
 
 
 def _model(standing: Standing, watch: FeatureWatch) -> dict[str, Any]:
