@@ -147,7 +147,9 @@ class Answer(Event, frozen=True, gc=False, tag=True):
     exchange: str
     symbol: str
     asked: int  # sequence of the row
-    values: tuple[float, ...]  # probabilities by class, or one value; empty if the model failed or the row was let go of
+    values: tuple[
+        float, ...
+    ]  # probabilities by class, or one value; empty if the model failed or the row was let go of
     error: str
     timestamp: int
     received: int

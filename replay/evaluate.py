@@ -18,6 +18,7 @@ import msgspec
 
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.models.naming import algorithm_text
 from engine.models.report import report as report_of
 from engine.models.score import pooled
 from engine.models.settings import ModelConfig
@@ -158,6 +159,7 @@ def verdict(standing: Standing, leaks: Sequence[Triviality] = ()) -> dict[str, A
                 "version": one.version,
                 "role": one.role,
                 "algorithm": one.algorithm,
+                "algorithm_text": algorithm_text(one.algorithm),
                 "learned": one.learned,
                 "parked": one.parked,
                 "e_value": _finite(one.e_value),

@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from engine.models.naming import algorithm_text
+
 NONE = Text("-", "dim")
 MIB = 1 << 20
 MARKS_SHOWN = 10
@@ -84,7 +86,7 @@ def _portrait(one: Mapping[str, Any]) -> list[RenderableType]:
         table.add_row(
             Text(version["version"], "bold"),
             version["role"],
-            _algorithm(version["algorithm"]),
+            algorithm_text(version["algorithm"]),
             _count(version["since"]),
             _count(version["learned"]),
             _skill(version["report"] or {}),
@@ -170,14 +172,6 @@ def _evidence(versions: Sequence[Mapping[str, Any]]) -> Text:
         return NONE
     one = max(known, key=lambda version: version["e_value"] / version["threshold"])
     return Text(f"{one['version']}: E {one['e_value']:.3g} of {one['threshold']:.3g}, {_count(one['pairs'])} pairs")
-
-
-def _algorithm(algorithm: Mapping[str, Any]) -> str:
-    name = algorithm.get("algorithm") or algorithm.get("river") or algorithm.get("factory") or "?"
-    more = " ".join(
-        f"{key}={value}" for key, value in algorithm.items() if key not in ("algorithm", "river", "factory")
-    )
-    return f"{name} {more}".rstrip()
 
 
 def _count(value: int | None) -> str:

@@ -33,6 +33,7 @@ def standing() -> Schema:
             "version": TEXT,
             "role": {"type": "string", "enum": ["champion", "challenger", "previous"]},
             "algorithm": {"type": "object"},
+            "algorithm_text": {**TEXT, "description": "the same, short, for people"},
             "since": {**COUNT, "description": "sequence at which it began"},
             "learned": COUNT,
             "failed": COUNT,

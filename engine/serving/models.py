@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import structlog
 
+from engine.models.naming import algorithm_text
 from engine.models.report import report
 from engine.models.standing import Standing, VersionStanding, standing_of
 from engine.models.target import NONE
@@ -265,6 +266,7 @@ def told(seen: Seen, with_history: bool) -> dict[str, Any]:
                 "version": one.version,
                 "role": one.role,
                 "algorithm": one.algorithm,
+                "algorithm_text": algorithm_text(one.algorithm),
                 "since": one.since,
                 "learned": one.learned,
                 "failed": one.failed,
