@@ -255,8 +255,10 @@ def _thread_died(died: threading.ExceptHookArgs) -> None:
 
 
 class Reporter:
-    """Logs what a fold reports: refusals (the first few, then each tenth power), gaps, overflows, failing plugins, feeds, commands, and
-    what becomes of models: a promotion is an alert.
+    """Logs what a fold reports.
+
+    Refusals (the first few, then each tenth power), gaps, overflows, failing plugins, feeds, commands, and what becomes of models: a
+    promotion is an alert.
 
     verbose: with the tracebacks of failing plugins. A daemon wants them: they go to its file, and are not shown to people.
     """
