@@ -7,6 +7,7 @@
              last_return_opposite  the other one
              last_side             the side of the newest trade
              no_change             flat, or hold, where there is such a class
+             uniform               as much for each class: knows nothing, and is better than a base rate that a few outcomes made
     values   mean                  of the labels so far
              last_label            the newest matured label
              no_change             0 of a return, the newest label of a volatility, today's price of a custom target
@@ -31,6 +32,8 @@ from engine.models.layout import LABEL, LAST_RETURN, LAST_SIDE, REFERENCE
 from engine.models.target import CLASSES, DIRECTION, LOG_RETURN, VOLATILITY
 
 CALLERS = ("majority", "last_label", "last_return", "last_return_opposite", "last_side", "no_change")
+UNIFORM = "uniform"
+"""It needs no state and no place in a row: its scores are constants."""
 VALUES = ("mean", "last_label", "no_change", "autoregression", "last_return", "last_side")
 
 SHRINKAGE = 4.0
@@ -47,8 +50,10 @@ VALUES_SIZE = 18
 
 
 def baselines_names(kind: int) -> tuple[str, ...]:
-    """Names of the baselines of a kind of target, in the order in which they lie in a row. Two classes have no `no_change`."""
-    return ("base_rate", *CALLERS[: callers(len(CLASSES[kind]))]) if kind >= DIRECTION else VALUES
+    """Names of the baselines of a kind of target, in the order in which they lie in a row, `uniform` last. Two classes have no `no_change`."""
+    if kind < DIRECTION:
+        return VALUES
+    return ("base_rate", *CALLERS[: callers(len(CLASSES[kind]))], UNIFORM)
 
 
 def baselines_width(kind: int, outputs: int) -> int:

@@ -23,6 +23,10 @@ from engine.models.triviality import trivialities
 BINS = 10
 BOUNDS = {"skill": (-np.inf, 1.0), "mcc": (-1.0, 1.0), "correlation": (-1.0, 1.0), "net_bps": (-np.inf, np.inf)}
 SHARES = ("accuracy", "balanced_accuracy", "brier", "abstention", "coverage", "traded", "confusion")
+CHANCE = {"mcc": 0.0, "net_bps": 0.0}
+"""What a call by chance scores, where that is not one in so many classes."""
+LOSS_FLOOR = 1e-3
+"""Of the best baseline's Brier score: below it some rule is right always, and a ratio to it says nothing."""
 PER_BASELINE = ("brier", "log_loss", "accuracy", "mcc", "balanced_accuracy", "net_bps", "mse", "mae")
 
 
@@ -125,6 +129,9 @@ def read(
             ],
             axis=1,
         )
+    if kind >= DIRECTION and not losses[best] >= LOSS_FLOOR:
+        point["skill"], spans["skill"] = np.array(np.nan), np.full(2, np.nan)
+        recents = {**recents, "skill": np.full(1, np.nan)} if recents else recents
     # Those that are counted may all lie between two thinned ones, the first of which came before the model was ready.
     n_eff = max(int(total[0, score.THIN]), min(int(total[0, score.N]), 1))
 
@@ -247,12 +254,16 @@ def _cells(outputs: int, place: int) -> slice:
 
 
 def _losses(sums: Floats, kind: int, outputs: int) -> Floats:
-    """Return the headline loss of each baseline: rows x baselines."""
+    """Return the headline loss of each baseline: rows x baselines, in the order of their names."""
     at = score.CLASSES_AT if kind >= DIRECTION else score.VALUES_AT
     count = 1 + callers(outputs) if kind >= DIRECTION else len(VALUES)
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Floats = sums[:, at : at + count] / sums[:, score.N, None]
-    return found
+    if kind < DIRECTION:
+        return found
+    # Brier of the same for each class, halved: ((1 - 1/k)^2 + (k - 1) / k^2) / 2.
+    uniform = np.full((len(found), 1), 0.5 * (outputs - 1.0) / outputs)
+    return np.concatenate([found, np.where(sums[:, score.N, None] > 0.0, uniform, np.nan)], axis=1)
 
 
 def _statistics(sums: Floats, kind: int, outputs: int, best: int) -> dict[str, Floats]:
@@ -325,8 +336,11 @@ def _baseline_scores(total: Floats, kind: int, outputs: int) -> dict[str, Floats
     nets = total[0, nets_at : nets_at + calls] / n
     of_calls = _of_confusion(cells)
     # What the base rate calls is the majority.
-    first = {name: np.concatenate([one[:1], one]) for name, one in {**of_calls, "net_bps": nets}.items()}
-    return {"brier": losses, "log_loss": log_loss, **first}
+    first = {
+        name: np.concatenate([one[:1], one, [CHANCE.get(name, 1.0 / outputs)]])
+        for name, one in {**of_calls, "net_bps": nets}.items()
+    }
+    return {"brier": losses, "log_loss": np.append(log_loss, np.log(outputs)), **first}
 
 
 def _reliability(

@@ -35,6 +35,8 @@ from engine.models.spec import ModelSpec
 from engine.models.target import CUSTOM, DIRECTION, LOG_RETURN, VOLATILITY
 
 OUTCOMES_MIN = 100
+OUTCOMES_MIN_ONE_CLASS = 20
+"""So few tell already that one class is nearly all there is: of 20 outcomes all would be the same once in a thousand times at 70 %."""
 MCC_MAX = 0.5
 SKILL_MAX = 0.5
 ONE_CLASS = 0.95
@@ -141,6 +143,8 @@ def trivialities(
     state: npt.NDArray[np.float64], kind: int, classes: Sequence[str], scores: Mapping[str, Any], n_eff: int
 ) -> tuple[Triviality, ...]:
     """Name what makes the scores of a state of `score` worth nothing. `scores` are the report's, each beside its baselines'."""
+    if kind >= DIRECTION and OUTCOMES_MIN_ONE_CLASS <= n_eff < OUTCOMES_MIN:
+        return tuple(_of_one_class(state, classes))
     if n_eff < OUTCOMES_MIN:
         return ()
     found = [*_of_labels(state, kind)]
@@ -199,10 +203,9 @@ def _of_labels(state: npt.NDArray[np.float64], kind: int) -> list[Triviality]:
     return []
 
 
-def _of_classes(
-    state: npt.NDArray[np.float64], kind: int, classes: Sequence[str], scores: Mapping[str, Any], n_eff: int
-) -> list[Triviality]:
-    found = []
+def _of_one_class(state: npt.NDArray[np.float64], classes: Sequence[str]) -> list[Triviality]:
+    """Look at how the labels are spread over the classes."""
+    found: list[Triviality] = []
     blocks = score.blocks_of(state)
     outputs = len(classes)
     at = score.CLASSES_AT + 1 + 2 * callers(outputs)
@@ -215,6 +218,13 @@ def _of_classes(
                 f"{share:.1%} of the labels are {common}: to say so always is right as often; narrow the band, or look further ahead",
             )
         )
+    return found
+
+
+def _of_classes(
+    state: npt.NDArray[np.float64], kind: int, classes: Sequence[str], scores: Mapping[str, Any], n_eff: int
+) -> list[Triviality]:
+    found = _of_one_class(state, classes)
     mcc, accuracy = scores["mcc"], scores["accuracy"]
     knowing = [name for name, value in mcc.baselines.items() if value > MCC_MAX]
     if knowing:

@@ -141,12 +141,14 @@ def test_what_matures_later_changes_nothing_that_was_said() -> None:
 
 
 def test_names_stand_in_the_order_of_the_row() -> None:
-    assert baselines_names(DIRECTION) == ("base_rate", *CALLERS)
-    assert baselines_names(UP_DOWN) == ("base_rate", *CALLERS[:5])
+    assert baselines_names(DIRECTION) == ("base_rate", *CALLERS, "uniform")
+    assert baselines_names(UP_DOWN) == ("base_rate", *CALLERS[:5], "uniform")
     assert baselines_names(LOG_RETURN) == VALUES
     for kind in (DIRECTION, UP_DOWN, TRADE):
         outputs = len(CLASSES[kind])
-        assert baselines_width(kind, outputs) == 1 + len(baselines_names(kind)) * outputs
+        assert (
+            baselines_width(kind, outputs) == 1 + (len(baselines_names(kind)) - 1) * outputs
+        )  # uniform takes no place
 
 
 @pytest.mark.parametrize("kind", [DIRECTION, UP_DOWN, LOG_RETURN])

@@ -201,7 +201,7 @@ def test_intervals_cover_what_is_true_where_a_binomial_one_does_not() -> None:
 
 
 def test_few_outcomes_have_no_interval() -> None:
-    said = np.tile([0.5, 0.5], (300, 1))
+    said = np.tile([0.45, 0.55], (300, 1))
     assert report(verify(random_walk(300, 1), said, kind=UP_DOWN, horizon=60).state, kind=UP_DOWN)["interval"] == [
         None,
         None,
@@ -298,3 +298,22 @@ def test_quantiles_and_shares_are_those_of_the_tables() -> None:
         assert t_quantile(0.975, freedom) == pytest.approx(expected, abs=0.01)
     low, high = wilson(0.1, 20.0, 0.95)  # Newcombe (1998), table I: 2 of 20
     assert (low, high) == pytest.approx((0.0279, 0.3010), abs=1e-4)
+
+
+def test_what_says_nothing_has_no_skill_where_the_base_rate_follows_overlapping_labels() -> None:
+    found = []
+    for seed in range(12):
+        said = np.full((4_000, 2), 0.5)
+        one = report(verify(random_walk(4_000, seed), said, kind=UP_DOWN, horizon=60).state, kind=UP_DOWN, draws=0)
+        assert one["baselines"]["base_rate"] > one["baselines"]["uniform"] * 0.9
+        found.append(one["skill"])
+    assert max(found) <= 0.0
+
+
+def test_where_a_rule_is_always_right_no_skill_is_said_and_it_is_named() -> None:
+    said = np.tile([0.0, 1.0], (2_000, 1))
+    rising = np.linspace(100.0, 200.0, 2_000)
+    one = report(verify(rising, said, kind=UP_DOWN, horizon=60).state, kind=UP_DOWN)
+    assert 20 <= one["n_eff"] < 100
+    assert (one["skill"], one["interval"], one["accuracy"]) == (None, [None, None], 1.0)
+    assert [found["name"] for found in one["trivial"]] == ["one_class"]
