@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WHICH = "MODEL[@VERSION]"
 KEY = "EXCHANGE:SYMBOL"
-WIDTH = 160  # columns where stdout is no terminal
+WIDTH = 400  # columns where stdout is no terminal: nothing is cut for whoever reads it by grep
 
 
 def add(verbs: Verbs) -> None:
@@ -132,6 +132,8 @@ def list_models(options: argparse.Namespace) -> int:
     from engine.cli.models_view import overview
 
     found = _standings(options)
+    if not found and (options.model or options.key):
+        raise _unknown(options)
     _print(options, found, lambda width: overview(found, width))
     return DONE
 
@@ -139,15 +141,21 @@ def list_models(options: argparse.Namespace) -> int:
 def show_model(options: argparse.Namespace) -> int:
     """Show one model of a daemon, by key."""
     from engine.cli.models_view import portrait
-    from engine.errors import ConfigError
 
     found = _standings(options)
     if not found:
-        known = sorted({one["model"] for one in _standings(options, everything=True)})
-        of_key = f" of {options.key}" if options.key else ""
-        raise ConfigError(f"no model {options.model!r}{of_key}; the daemon has {', '.join(known) or 'none'}")
+        raise _unknown(options)
     _print(options, found, lambda _: portrait(found))
     return DONE
+
+
+def _unknown(options: argparse.Namespace) -> Exception:
+    from engine.errors import ConfigError
+
+    known = sorted({one["model"] for one in _standings(options, everything=True)})
+    name = f"no model {options.model!r}" if options.model else "no model"
+    of_key = f" of {options.key}" if options.key else ""
+    return ConfigError(f"{name}{of_key}; the daemon has {', '.join(known) or 'none'}")
 
 
 def give_order(verb: str) -> Callable[[argparse.Namespace], int]:
@@ -158,14 +166,32 @@ def give_order(verb: str) -> Callable[[argparse.Namespace], int]:
 
         if verb == "promote" and not all(options.model.partition("@")):
             raise ConfigError(f"promote {options.model!r}: expected MODEL@VERSION, such as direction@2")
-        _key_of(options.key)
+        exchange, symbol = _key_of(options.key)
+        model, _, version = options.model.partition("@")
         with _client(options, writes=True) as client:
+            before = client.models(model, exchange, symbol)
             done = client.command(verb, f"{options.model} {options.key}".strip())
         said = {"sequence": done.sequence, "verb": done.verb, "target": done.target}
-        print(json.dumps(said) if options.json else f"{verb} {done.target}: folded as input {done.sequence:,}")
+        line = f"{verb} {done.target}: folded as input {done.sequence:,}{_effect(verb, version, before)}"
+        print(json.dumps(said) if options.json else line)
         return DONE
 
     return give
+
+
+def _effect(verb: str, version: str, before: list[dict[str, Any]]) -> str:
+    """Say how many symbols a command is about to change, by how their models stood before it."""
+    if verb == "promote":
+        changing = [one for one in before if one["champion"] != version]
+        nothing = "it was the champion already"
+    elif verb == "rollback":
+        changing = [one for one in before if any(each["role"] == "previous" for each in one["versions"])]
+        nothing = "there was nothing to roll back"
+    else:
+        return ""
+    if not changing:
+        return f"; {nothing}"
+    return f"; on {len(changing)} of {len(before)} symbols"
 
 
 def _standings(options: argparse.Namespace, everything: bool = False) -> list[dict[str, Any]]:

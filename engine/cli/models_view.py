@@ -77,7 +77,7 @@ def _portrait(one: Mapping[str, Any]) -> list[RenderableType]:
     ]
     counts += [f"{_count(count)} skipped ({name})" for name, count in one["skipped"].items() if count]
     if one["row_us"] is not None:
-        counts.append(f"{one['row_us']:.3g} us a row")
+        counts.append(f"{_duration(one['row_us'])} a row")
     found: list[RenderableType] = [title, Text(", ".join(counts), "dim")]
     found.append(_scores(one["model"], report) if report.get("n") else Text("nothing verified yet", "dim"))
     found += [*_promises(report), *_warnings(one, report)]
@@ -108,8 +108,13 @@ def _scores(name: str, report: Mapping[str, Any]) -> Table:
     table = _table("", f">{LOSSES[loss]}", "skill", *((">accuracy", ">MCC") if is_class else (">MAE",)))
 
     def row(title: Text, scores: Mapping[str, Any], skill: Text) -> None:
-        of_class = (_percent(scores.get("accuracy")), _number(scores.get("mcc"), "+.3f"))
-        more = of_class if is_class else (_number(scores.get("mae"), ".4g"),)
+        # Only the model's own report has intervals.
+        accuracy, mcc = _percent(scores.get("accuracy")), _number(scores.get("mcc"), "+.3f")
+        of_class = (
+            accuracy + _between(scores, "accuracy", ".1f", 100.0),
+            mcc + _between(scores, "mcc", "+.3f"),
+        )
+        more = of_class if is_class else (_number(scores.get("mae"), ".4g") + _between(scores, "mae", ".4g"),)
         table.add_row(title, _number(scores.get(loss), ".4f" if is_class else ".4g"), skill, *more)
 
     row(Text(name, "bold"), report, _skill(report))
@@ -126,13 +131,15 @@ def _promises(report: Mapping[str, Any]) -> Iterable[Text]:
     if report.get("coverage") is not None:
         wanted = report.get("coverage_target")
         of = f" (wanted {100 * wanted:g} %)" if wanted is not None else ""
-        yield Text(f"intervals held {100 * report['coverage']:.1f} % of what came{of}", "dim")
+        span = _between(report, "coverage", ".1f", 100.0)
+        yield Text(f"intervals held {100 * report['coverage']:.1f} %{span} of what came{of}", "dim")
     if report.get("net_bps") is not None:
         beside = {name: scores.get("net_bps") for name, scores in (report.get("beside") or {}).items()}
         known = {name: value for name, value in beside.items() if value is not None}
         best = max(known, key=lambda name: known[name], default=None)
         than = f" ({best.replace('_', ' ')} {known[best]:+.2f})" if best is not None else ""
-        yield Text(f"net {report['net_bps']:+.2f} bps a prediction after costs{than}", "dim")
+        span = _between(report, "net_bps", "+.2f")
+        yield Text(f"net {report['net_bps']:+.2f}{span} bps a prediction after costs{than}", "dim")
 
 
 def _champion(one: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -174,6 +181,17 @@ def _evidence(versions: Sequence[Mapping[str, Any]]) -> Text:
     return Text(f"{one['version']}: E {one['e_value']:.3g} of {one['threshold']:.3g}, {_count(one['pairs'])} pairs")
 
 
+def _duration(us: float) -> str:
+    """A time of so many microseconds, in the unit that reads best."""
+    return f"{us / 1_000:.1f} ms" if us >= 1_000 else f"{us:.0f} us" if us >= 10 else f"{us:.1f} us"
+
+
+def _between(report: Mapping[str, Any], name: str, form: str, scale: float = 1.0) -> str:
+    """The interval of a score in brackets; nothing where there is none."""
+    low, high = (report.get("intervals") or {}).get(name) or (None, None)
+    return "" if low is None or high is None else f" ({scale * low:{form}} to {scale * high:{form}})"
+
+
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
@@ -198,7 +216,7 @@ COLUMNS: tuple[tuple[str, Cell, int], ...] = (
     ("model", lambda one, _: Text(one["model"], "bold"), 0),
     ("key", lambda one, _: f"{one['exchange']} {one['symbol']}", 0),
     ("v", lambda one, _: one["champion"], 0),
-    ("over", lambda one, _: one["horizon"], 0),
+    ("over", lambda one, _: one["horizon"], 90),
     ("state", lambda one, _: _state(one), 100),
     (">verified", lambda _, report: _count(report.get("n")), 110),
     (">n_eff", lambda _, report: _count(report.get("n_eff")), 0),

@@ -129,7 +129,7 @@ def read(
             ],
             axis=1,
         )
-    if kind >= DIRECTION and not losses[best] >= LOSS_FLOOR:
+    if kind >= DIRECTION and (not losses[best] >= LOSS_FLOOR or _has_one_class(total, outputs)):
         point["skill"], spans["skill"] = np.array(np.nan), np.full(2, np.nan)
         recents = {**recents, "skill": np.full(1, np.nan)} if recents else recents
     # Those that are counted may all lie between two thinned ones, the first of which came before the model was ready.
@@ -251,6 +251,12 @@ def _cells(outputs: int, place: int) -> slice:
     calls = callers(outputs)
     at = score.CLASSES_AT + 1 + 2 * calls + place * outputs * outputs
     return slice(at, at + outputs * outputs)
+
+
+def _has_one_class(total: Floats, outputs: int) -> bool:
+    """Whether all that came true was of one class: then whoever says so always is right."""
+    labels = total[0, _cells(outputs, 0)].reshape(outputs, outputs).sum(axis=1)
+    return int(np.count_nonzero(labels)) < 2
 
 
 def _losses(sums: Floats, kind: int, outputs: int) -> Floats:

@@ -214,7 +214,7 @@ def obey(host: Host, body: bytes) -> dict[str, Any]:
     try:
         command = host.command(order.verb, order.target)
     except ConfigError as error:
-        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "refused", f"target: {error}", "target") from error
+        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "refused", str(error), "target") from error
     except EngineError as error:
         # What it says may name files; that is for the log.
         structlog.get_logger().error("command failed", verb=order.verb, target=order.target, error=str(error))

@@ -140,7 +140,7 @@ class Card {
 
   drawHead(standing, champion) {
     const title = make("h2", "", standing.model);
-    const what = [`version ${standing.champion}`, `${standing.target} over ${standing.horizon}`, nameOf(champion?.algorithm)];
+    const what = [`version ${standing.champion}`, `${standing.target} over ${standing.horizon}`, champion?.algorithm_text ?? ""];
     if (standing.classes.length) what.push(standing.classes.join(" / "));
     const state = make("span", `state state-${standing.ready ? "good" : "warn"}`);
     state.append(make("i"), make("b", "", standing.ready ? "ready" : `warming up: ${count(champion?.learned)} learned`));
@@ -208,7 +208,7 @@ class Card {
       const row = make("div", "version");
       row.dataset.version = one.version;
       const line = make("div", "line");
-      line.append(make("b", "", `${one.version} ${one.role}`), make("span", "faint grow", nameOf(one.algorithm)), make("span", "", `skill ${percent(one.report?.skill ?? null, true)}`));
+      line.append(make("b", "", `${one.version} ${one.role}`), make("span", "faint grow", one.algorithm_text), make("span", "", `skill ${percent(one.report?.skill ?? null, true)}`));
       row.append(line);
       if (one.role !== "champion" && one.e_value != null && one.threshold != null) {
         const meter = make("div", "meter");
@@ -267,10 +267,6 @@ function mostAccurate(report) {
 
 function words(name) {
   return name.replaceAll("_", " ");
-}
-
-function nameOf(algorithm) {
-  return algorithm?.algorithm ?? algorithm?.river ?? algorithm?.factory ?? "";
 }
 
 function percent(value, isSigned = false) {
