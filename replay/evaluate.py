@@ -242,7 +242,7 @@ def evaluate_data_set(
     is_class = "accuracy" in scores
     if not is_class and "mse" not in scores:
         raise ConfigError(
-            f"{data.name}: {dict(algorithm)}: expected a classifier or a regressor; it gave {', '.join(scores)}"
+            f"{data.name}: {algorithm_text(algorithm)}: expected a classifier or a regressor; it gave {', '.join(scores)}"
         )
     made = {name: progressive(model, data.rows(), delay) for name, model in _baselines(is_class).items()}
     beside = {baseline: _plain(found) for baseline, found in made.items()}
@@ -255,7 +255,7 @@ def evaluate_data_set(
     return {
         "exchange": "",
         "symbol": data.name,
-        "model": name or str(algorithm.get("algorithm") or algorithm.get("river") or algorithm.get("factory")),
+        "model": name or _named(algorithm),
         "horizon": f"{delay} rows",
         "target": data.target,
         **dict.fromkeys(ALWAYS),
@@ -269,6 +269,12 @@ def evaluate_data_set(
         "beside": beside,
         "void": int(scores.get("void", 0)),
     }
+
+
+def _named(algorithm: Mapping[str, Any]) -> str:
+    """The name of what learns, as the algorithm gives it; of a pipeline, its steps."""
+    named = algorithm.get("algorithm") or algorithm.get("river") or algorithm.get("factory")
+    return named if isinstance(named, str) else algorithm_text(algorithm)
 
 
 def _counted(rows: Iterator[Row], progress: Progress | None) -> Iterator[Row]:

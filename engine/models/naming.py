@@ -12,7 +12,7 @@ BETWEEN = " | "
 def algorithm_text(spec: Any) -> str:
     """Return the short name of what a configuration says of a model (engine.models.build).
 
-    Classes without their modules, parameters behind them, the steps of a pipeline in their order. What is no such thing is told as it is.
+    Classes stand without their modules, parameters behind them, the steps of a pipeline in their order.
     """
     if isinstance(spec, list | tuple):
         return BETWEEN.join(map(algorithm_text, spec))

@@ -70,8 +70,23 @@ def standing() -> Schema:
             "marks": _list(mark),
             "row_us": {**NUMBER_OR_NULL, "description": "learning and predicting, a row of features, all versions"},
             "memory_bytes": COUNT,
+            "said": {**said(), "type": ["object", "null"]},
             "versions": _list(version),
             "history": {**history(), "type": ["object", "null"]},
+        },
+        optional=("history",),
+    )
+
+
+def said() -> Schema:
+    """What a model without labels says; null of all others."""
+    before = _object({"at_ms": _list({"type": "number"}), "values": _list({"type": "number"})})
+    return _object(
+        {
+            "kind": {"type": "string", "enum": ["score", "cluster", ""], "description": "empty where it is not known"},
+            "value": {**NUMBER_OR_NULL, "description": "the newest anomaly score, or the number of the cluster"},
+            "received": {"type": ["integer", "null"], "description": "ns since 1970, UTC: when it was said"},
+            "history": {**before, "type": ["object", "null"], "description": "samples of what was said, oldest first"},
         },
         optional=("history",),
     )
@@ -90,6 +105,7 @@ def report() -> Schema:
             "baselines": {**BY_BASELINE, "description": "that loss, by baseline"},
             "beside": {"type": "object", "additionalProperties": BY_BASELINE},
             "coverage": NUMBER_OR_NULL,
+            "intervals": {"type": "object", "additionalProperties": NUMBERS, "description": "of each score"},
             "trivial": _list(_object({"name": TEXT, "text": TEXT})),
         }
     )

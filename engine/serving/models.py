@@ -16,13 +16,15 @@ from typing import Any, TypeAlias
 
 import structlog
 
+from engine.events import Prediction
 from engine.models.naming import algorithm_text
 from engine.models.report import report
+from engine.models.river_arm import CLUSTERER, DETECTOR
 from engine.models.standing import Standing, VersionStanding, standing_of
 from engine.models.target import NONE
 from engine.serving.answers import ApiError
 from engine.serving.host import Host
-from engine.serving.tracks import Track
+from engine.serving.tracks import Recent, Track
 
 SAMPLE_S = 1.0
 SAMPLED = (
@@ -45,6 +47,10 @@ class Seen:
     standing: Standing
     reports: dict[str, tuple[int, int, dict[str, Any] | None]] = field(default_factory=dict)
     track: Track | None = None
+    role: str = ""
+    newest: Prediction | None = None
+    recent: Recent | None = None
+    """Of a model without labels: what it is, if that is known here, what it said last, and what it said before."""
 
     def report(self, version: str) -> dict[str, Any] | None:
         """What the scores of a version say; None before anything was made of them."""
@@ -167,7 +173,11 @@ class Board:
         for of in ofs:
             for actor in stage.actors.get(of[:2], ()):
                 if actor.shared.spec.name == of[2]:
-                    found.append(self._see(of, standing_of(actor)))
+                    found.append(seen := self._see(of, standing_of(actor)))
+                    if seen.standing.kind == NONE:
+                        seen.newest = stage.latest(of[2], *of[:2])
+                        # An arm in a worker process does not know what its model is.
+                        seen.role = getattr(stage.arm(of[2], *of[:2], seen.standing.served), "role", "")
             if loop.time() - began > AT_ONCE_S:
                 await asyncio.sleep(0)
                 began = loop.time()
@@ -191,20 +201,39 @@ class Board:
         return seen
 
     def _note(self, seen: Seen, now: int) -> None:
+        if seen.standing.kind == NONE:
+            self._note_said(seen)
+            return
         champion = seen.champion
         found = None if champion is None else seen.report(champion.version)
         if champion is None or not found or not found["n"]:
             return
         if seen.track is None:
-            if self._tracks >= TRACKS:
+            if not self._has_room():
                 return
-            self._tracks += 1
-            if self._tracks == TRACKS:
-                structlog.get_logger().warning(
-                    "history of models is full", kept=TRACKS, hint="of further models none is kept"
-                )
             seen.track = Track(tuple(losses_of(found)))
         seen.track.add(now, int(champion.version), found, losses_of(found), loss_of(found))
+
+    def _note_said(self, seen: Seen) -> None:
+        newest = seen.newest
+        if newest is None or not math.isfinite(newest.value):
+            return
+        if seen.recent is None:
+            if not self._has_room():
+                return
+            seen.recent = Recent()
+        seen.recent.add(newest.received, newest.value)
+
+    def _has_room(self) -> bool:
+        """Whether the history of one more may be kept; count it."""
+        if self._tracks >= TRACKS:
+            return False
+        self._tracks += 1
+        if self._tracks == TRACKS:
+            structlog.get_logger().warning(
+                "history of models is full", kept=TRACKS, hint="of further models none is kept"
+            )
+        return True
 
 
 def _reports(stale: list[tuple[Standing, VersionStanding]]) -> list[dict[str, Any] | None]:
@@ -261,6 +290,7 @@ def told(seen: Seen, with_history: bool) -> dict[str, Any]:
         ],
         "row_us": row_us(standing),
         "memory_bytes": standing.memory,
+        "said": said_of(seen, with_history) if standing.kind == NONE else None,
         "versions": [
             {
                 "version": one.version,
@@ -279,6 +309,18 @@ def told(seen: Seen, with_history: bool) -> dict[str, Any]:
             }
             for one in standing.versions
         ],
+        **more,
+    }
+
+
+def said_of(seen: Seen, with_history: bool) -> dict[str, Any]:
+    """Return what a model without labels said last, and before that, as JSON can have it."""
+    newest, recent = seen.newest, seen.recent
+    more = {"history": None if recent is None else recent.to_builtins()} if with_history else {}
+    return {
+        "kind": {DETECTOR: "score", CLUSTERER: "cluster"}.get(seen.role, ""),
+        "value": None if newest is None else _finite(newest.value),
+        "received": None if newest is None else newest.received,
         **more,
     }
 
