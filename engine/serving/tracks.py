@@ -7,6 +7,7 @@ two of them, for any moment and as if it had been watched so finely all along.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,25 @@ class Track:
         found[0][usable] = 1.0 - lost[0, usable] / best[usable]
         found[1][:, usable] = 1.0 - lost[1:, usable] / best[usable]
         return found
+
+
+class Recent:
+    """What a model without labels said lately: the newest SAMPLES samples, older ones go."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, float]] = deque(maxlen=SAMPLES)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def add(self, at: int, value: float) -> None:
+        """Take a sample, unless nothing was said since. at: ns UTC, when it was said."""
+        if not self._samples or at > self._samples[-1][0]:
+            self._samples.append((at, value))
+
+    def to_builtins(self) -> dict[str, list[float]]:
+        """Return the samples as lists, oldest first."""
+        return {"at_ms": [at * MS for at, _ in self._samples], "values": [value for _, value in self._samples]}
 
 
 def _sum(mean: float | None, n: float) -> float | None:

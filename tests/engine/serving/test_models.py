@@ -24,7 +24,7 @@ from engine.models.standing import standing_of
 from engine.serving import models as board_module
 from engine.serving.models import Board, Wish
 from engine.serving.server import Server, serve
-from engine.serving.tracks import ROLLING, SAMPLES, Track
+from engine.serving.tracks import ROLLING, SAMPLES, Recent, Track
 from tests.engine.serving.test_operations import command, get, metrics
 from tests.engine.serving.test_stream import of_type, streaming, until
 from tests.folding import BTC, ETH, START, VIEWS, trade, trades
@@ -88,6 +88,8 @@ async def test_models_are_told_by_key_each_with_its_report(daemon: Daemon, serve
         assert told_of["report"] == json.loads(json.dumps(own))
         assert own["n"] > 100
         assert own["baselines"]
+    assert first["said"] is None
+    assert first["versions"][0]["algorithm_text"] == "scaled_softmax(lr=0.01)"
     assert first["versions"][0]["e_value"] is None
     assert first["versions"][1]["e_value"] > 0.0
     assert found[1]["classes"] == []
@@ -145,6 +147,42 @@ async def test_the_history_holds_samples_in_which_more_was_verified(daemon: Daem
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [
+        ({"river": ["preprocessing.MinMaxScaler", "anomaly.HalfSpaceTrees"]}, "score"),
+        ({"river": ["preprocessing.StandardScaler", {"river": "cluster.KMeans", "n_clusters": 2}]}, "cluster"),
+    ],
+)
+async def test_what_has_no_labels_is_told_by_what_it_says(tmp_path: Path, algorithm: dict[str, Any], kind: str) -> None:
+    config = ModelConfig(features=("quick:price", "quick:sum_10s"), algorithm=algorithm, target="none", warm_up=5)
+    daemon = Daemon(tmp_path, views=VIEWS, models=ModelsConfig(run=("odd",), define={"odd": config}))
+    board = Board(daemon)
+    said = []
+    for start in (0, 30, 60):
+        daemon.push(*(trade(at=n, trade_id=n + 1, price=100.0 + n % 7) for n in range(start, start + 30)))
+        await board.sample()
+        await board.sample()  # nothing was said since: no further sample
+        newest = daemon.fold.models.latest("odd", *BTC)  # type: ignore[union-attr]
+        assert newest is not None
+        said.append(newest)
+    (told,) = await board.standings(Wish(history=True))
+    assert told["said"] == {
+        "kind": kind,
+        "value": said[-1].value,
+        "received": said[-1].received,
+        "history": {
+            "at_ms": [pytest.approx(one.received / 1e6) for one in said],
+            "values": [one.value for one in said],
+        },
+    }
+    assert told["predictions"] == 90
+    assert told["history"] is None
+    (told,) = await board.standings(Wish())
+    assert "history" not in told["said"]
+
+
+@pytest.mark.asyncio
 async def test_without_models_there_is_nothing_to_tell(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, views=VIEWS)
     daemon.push(*trades(20))
@@ -187,6 +225,16 @@ def test_a_track_reaches_back_to_its_beginning_in_memory_that_does_not_grow() ->
     assert found["at_ms"][-1] > 4_900
     assert max(np.diff(found["at_ms"])) <= 5_000 / (SAMPLES / 2)
     assert set(found["baselines"]["majority"]) == {None}
+
+
+def test_what_was_said_is_kept_in_memory_that_does_not_grow() -> None:
+    recent = Recent()
+    for at in range(3 * SAMPLES):
+        recent.add(1_000_000 * at, at / 2)
+        recent.add(1_000_000 * at, -1.0)  # the same moment: not said anew
+    found = recent.to_builtins()
+    assert found["values"] == [at / 2 for at in range(2 * SAMPLES, 3 * SAMPLES)]
+    assert found["at_ms"][-1] == pytest.approx(3 * SAMPLES - 1)
 
 
 def test_rolling_skill_does_not_reach_over_a_promotion() -> None:
