@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 
 from engine.models.settings import ModelConfig, ModelsConfig
@@ -25,6 +26,23 @@ QUICK = ModelConfig(
 )
 MOVE = ModelConfig(
     features=("market:side",), target="log_return", algorithm={"algorithm": "scaled_linear"}, horizon="20t", warm_up=20
+)
+SAYING = ModelsConfig(
+    run=("odd", "kind"),
+    define={
+        "odd": ModelConfig(
+            features=("technical:rsi_14",),
+            target="none",
+            algorithm={"river": ["preprocessing.MinMaxScaler", {"river": "anomaly.HalfSpaceTrees", "n_trees": 3}]},
+            warm_up=20,
+        ),
+        "kind": ModelConfig(
+            features=("technical:rsi_14",),
+            target="none",
+            algorithm={"river": ["preprocessing.StandardScaler", {"river": "cluster.KMeans", "n_clusters": 2}]},
+            warm_up=20,
+        ),
+    },
 )
 MODELS = ModelsConfig(run=("quick", "move"), define={"quick": QUICK, "move": MOVE})
 
@@ -48,10 +66,13 @@ async def test_models_stand_beside_their_baselines_with_charts_versions_and_mark
     assert re.fullmatch(r"[^\d ][\d,.]+ %", beside["Skill"][0])
     assert " to " in beside["Skill"][1]
     assert "verified" in beside["Independent outcomes"][1]
-    assert re.search(r"[a-z ]+ \d+\.\d %", beside["Accuracy"][1])
-    assert "wanted 90.0 %" in beside["Coverage"][1]
+    assert re.search(r"[a-z ]+ \d+\.\d %", beside["Accuracy"][2])
+    assert "wanted 90.0 %" in beside["Coverage"][2]
+    for name in ("Skill", "Brier", "Accuracy", "MCC", "Coverage", "Net"):
+        assert re.fullmatch(r"\S+ to \S+ · n_eff [\d,]+", beside[name][1]), (name, beside[name])
     bars = await window.page.locator("[data-model=quick] .bar-row span").all_inner_texts()
     assert {"quick", "base rate", "majority", "last label", "no change"} <= set(bars)
+    await window.shows("[data-model=quick] .footnote", "last return and last return opposite have the same Brier")
     await window.shows("[data-model=quick] [data-version='2']", "pairs")
     await window.shows("[data-model=move] .model-figures", "RMSE")
     for model, plot in (("quick", "skill"), ("quick", "reliability"), ("move", "skill")):
@@ -64,6 +85,38 @@ async def test_models_stand_beside_their_baselines_with_charts_versions_and_mark
     await window.shows("[data-model=quick] [data-version='1']", "previous")
     daemon.command("pin", "quick")
     await window.shows("[data-model=quick] .model-head", "pinned")
+
+
+async def test_an_anomaly_and_a_cluster_are_shown_by_what_they_say_without_skill(stage: Stage, often: None) -> None:
+    await stage.daemon(history=2_000, models=SAYING)
+    window = await (await stage.window()).open(f"{BTC};models")
+    pipeline = "MinMaxScaler | HalfSpaceTrees(n_trees=3)"
+    await window.shows("[data-model=odd] .model-head", f"Anomaly score · {pipeline}")
+    await window.shows("[data-model=kind] .model-head", "Cluster · StandardScaler | KMeans(n_clusters=2)")
+    for model in ("odd", "kind"):
+        await window.until(INKED, f"[data-model={model}] .plot-said canvas")
+        text = await window.page.locator(f"[data-model={model}]").inner_text()
+        assert not re.search("skill|net|rmse|coverage|none over|verified 60s", text, re.IGNORECASE)
+    figures = await window.page.locator("[data-model=odd] .model-figures > div").all_inner_texts()
+    shown = {name: rest for name, *rest in (figure.split("\n") for figure in figures)}
+    assert 0.0 <= float(shown["Anomaly score"][0]) <= 1.0
+    assert re.fullmatch(r"[\d,]+", shown["Rows scored"][0])
+    assert await window.page.locator("[data-model=kind] .model-figures dd").first.inner_text() in ("0", "1")
+    await window.page.locator(".model-jumps button", has_text="kind").click()
+    await window.until("() => document.activeElement.dataset.model === 'kind'")
+    assert window.faults == []
+
+
+async def test_where_no_skill_can_be_said_the_reason_is(stage: Stage, often: None) -> None:
+    never = msgspec.structs.replace(QUICK, warm_up=1_000_000)
+    await stage.daemon(history=2_000, live=False, models=ModelsConfig(run=("quick",), define={"quick": never}))
+    window = await (await stage.window(PHONE)).open(f"{BTC};models")
+    await window.shows("[data-model=quick] .model-figures", "no skill can be said:\nnone counted yet: it is warming up")
+    await window.shows("[data-model=quick] [data-version='2']", "no skill can be said")
+    await window.shows("[data-model=quick] .plot-skill", "No line yet")
+    height = "() => document.querySelector('[data-model=quick] .model-plots').offsetHeight"
+    assert await window.page.evaluate(height) < 200
+    assert not await window.page.locator(".model-jumps").is_visible()
 
 
 INKED = """(selector) => {

@@ -1,9 +1,9 @@
-// The charts of a model, drawn by uPlot: how its skill went beside its baselines, and its reliability curve. Without uPlot they are left
-// out, and say so; all figures stand beside them.
+// The charts of a model, drawn by uPlot: how its skill went beside its baselines, its reliability curve, and what one without labels said.
+// Without uPlot they are left out, and say so; all figures stand beside them.
 
 import { AXIS, TIMES, roundTimes, timeLabels } from "./axis.js";
 import { colours, roundValues } from "./panes.js";
-import { ago, fixed, make, put } from "./text.js";
+import { ago, fixed, make, put, short } from "./text.js";
 
 const BASELINES = ["--signal", "--rsi", "--band", "--warn", "--down-soft", "--up-soft", "--muted"];
 const ROOM = 0.02; // of the width, right of the newest sample
@@ -26,6 +26,7 @@ class Chart {
 
   say(text) {
     this.none.hidden = text === "";
+    this.root.classList.toggle("is-blank", text !== ""); // words want a line, not the room of a picture
     put(this.none, text);
   }
 
@@ -175,6 +176,66 @@ export class SkillChart extends Chart {
     context.lineTo(toX, toY);
     context.stroke();
   }
+}
+
+/** What a model without labels said of the rows it was asked at: a score as a line, a cluster as steps. */
+export class SaidChart extends Chart {
+  draw(said) {
+    const history = said.history;
+    if (!history || history.at_ms.length < 2) {
+      if (window.uPlot) this.say("No line yet: a sample is taken a second, once something was said");
+      return;
+    }
+    if (window.uPlot) this.say("");
+    this.view = { min: history.at_ms[0], max: history.at_ms.at(-1) };
+    this.view.max += Math.max((this.view.max - this.view.min) * ROOM, 10);
+    this.now = history.at_ms.at(-1);
+    const low = Math.min(...history.values);
+    const high = Math.max(...history.values);
+    const room = Math.max(0.1 * (high - low), said.kind === "cluster" ? 0.5 : 0.02 * Math.abs(high), 1e-12);
+    this.range = [low - room, high + room];
+    this.name([[said.kind === "cluster" ? "cluster" : "said", saidText({ ...said, value: history.values.at(-1) }), "--price"]]);
+    this.update(said.kind, [history.at_ms, history.values], () => this.options(said.kind));
+  }
+
+  options(kind) {
+    const isCluster = kind === "cluster";
+    const whole = (low, high) => roundValues(low, high, 4).filter(Number.isInteger);
+    return {
+      ms: 1,
+      padding: [8, 0, 0, 0],
+      scales: { x: { time: true, range: () => [this.view.min, this.view.max] }, y: { range: () => this.range } },
+      axes: [
+        this.axis({
+          size: TIMES,
+          gap: 5,
+          splits: (plot) => roundTimes(this.view.min, this.view.max, plot.bbox.width / devicePixelRatio),
+          values: (plot, splits) => timeLabels(splits, (ms) => plot.valToPos(ms, "x"), plot.bbox.width / devicePixelRatio, this),
+        }),
+        this.axis({
+          side: 1,
+          size: AXIS,
+          gap: 8,
+          splits: (plot, _, low, high) => (isCluster ? whole(low, high) : roundValues(low, high, plot.bbox.height / devicePixelRatio / 40)),
+          values: (_, splits) => splits.map((value) => saidText({ kind, value })),
+        }),
+      ],
+      series: [
+        {},
+        {
+          stroke: this.colour("--price"),
+          width: 1.5,
+          points: { show: false },
+          ...(isCluster ? { paths: window.uPlot.paths.stepped({ align: 1 }) } : {}),
+        },
+      ],
+    };
+  }
+}
+
+/** A score to three digits, a cluster by its number. */
+export function saidText({ kind, value }) {
+  return kind === "cluster" ? String(value) : short(value);
 }
 
 /** Skill between sensible limits, with zero in sight. */
