@@ -33,6 +33,7 @@ from replay.sources import Source
 Progress = Callable[[int], None]
 ALWAYS = ("n", "n_eff", "accuracy", "mcc", "brier", "skill", "interval", "baselines")
 """What every verdict has, null where it does not apply."""
+LEVEL = 0.95  # of the intervals
 EVERY_ROWS = 256  # of a data set between two steps of the progress
 
 
@@ -233,25 +234,37 @@ def evaluate_data_set(
 ) -> dict[str, Any]:
     """Return a verdict on a learner on a data set: test, then learn, a label being used `delay` rows later; its baselines likewise.
 
+    The intervals are drawn by blocks of at least max(1, delay) rows, those of the best baseline together with the learner's.
     Raises ConfigError for an algorithm that is not there, ModelError for one that cannot learn these rows.
     """
     from engine.models.build import build
+    from engine.models.prequential_blocks import Blocks, stream_intervals
     from engine.models.progressive import progressive
 
-    scores = _plain(progressive(build(algorithm), _counted(data.rows(), progress), delay))
+    model, together = build(algorithm), max(delay, 1)
+    blocks = {"": Blocks(together)}  # by baseline; "": the learner's own
+    rows = _counted(_learnable(data, algorithm, model), progress)
+    scores = _plain(progressive(model, rows, delay, blocks=blocks[""]))
     is_class = "accuracy" in scores
     if not is_class and "mse" not in scores:
         raise ConfigError(
             f"{data.name}: {algorithm_text(algorithm)}: expected a classifier or a regressor; it gave {', '.join(scores)}"
         )
-    made = {name: progressive(model, data.rows(), delay) for name, model in _baselines(is_class).items()}
-    beside = {baseline: _plain(found) for baseline, found in made.items()}
+    beside = {}
+    for baseline, rule in _baselines(is_class).items():
+        blocks[baseline] = Blocks(together)
+        beside[baseline] = _plain(progressive(rule, data.rows(), delay, blocks=blocks[baseline]))
     headline = "brier" if is_class else "mse"
     losses = {baseline: found[headline] for baseline, found in beside.items()}
     known = {baseline: loss for baseline, loss in losses.items() if loss is not None}
     best = min(known, key=lambda baseline: known[baseline], default=None)
     own = scores[headline]
     n = int(scores.get("n", 0))
+    skill = None if own is None or best is None or not known[best] else 1.0 - own / known[best]
+    spans = stream_intervals(
+        blocks[""], None if skill is None or best is None else blocks[best], is_class=is_class, level=LEVEL
+    )
+    said = {score: [_finite(low), _finite(high)] for score, (low, high) in spans.items()}
     return {
         "exchange": "",
         "symbol": data.name,
@@ -260,15 +273,32 @@ def evaluate_data_set(
         "target": data.target,
         **dict.fromkeys(ALWAYS),
         **scores,
-        "n_eff": -(-n // max(delay, 1)),
-        "skill": None if own is None or best is None or not known[best] else 1.0 - own / known[best],
-        "interval": [None, None],
+        "n_eff": -(-n // together),
+        "level": LEVEL,
+        "skill": skill,
+        "interval": said.get("skill", [None, None]),
+        "intervals": said,
         "headline": headline,
         "best_baseline": best,
         "baselines": losses,
         "beside": beside,
         "void": int(scores.get("void", 0)),
     }
+
+
+def _learnable(data: DataSet, algorithm: Mapping[str, Any], model: Any) -> Iterator[Row]:
+    """The rows of a data set. Raises ConfigError at a class in them where the model learns values."""
+    from engine.models.river_arm import REGRESSOR
+    from engine.models.river_role import role_of
+
+    learns_values = role_of(model, data.name) == REGRESSOR
+    for number, row in enumerate(data.rows(), 1):
+        if learns_values and isinstance(row[1], str):
+            raise ConfigError(
+                f"{data.name}: column {data.target} names a class ({row[1]!r:.60} in row {number}), and {algorithm_text(algorithm)} is "
+                "a regressor, which learns values; expected a classifier, or a column of numbers as the target"
+            )
+        yield row
 
 
 def _named(algorithm: Mapping[str, Any]) -> str:

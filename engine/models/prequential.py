@@ -13,6 +13,7 @@ import numpy.typing as npt
 from engine.errors import ModelError
 from engine.models.arm import Batch
 from engine.models.layout import LABEL, SLOT, STEP, UPTO, Layout
+from engine.models.prequential_blocks import Blocks
 from engine.models.prequential_scores import ClassScores, ClusterScores, DetectorScores, ValueScores
 from engine.models.river_arm import CLASSIFIER, CLUSTERER, DETECTOR, REGRESSOR, RiverArm
 from engine.models.river_role import ANY, is_binary, role_of
@@ -45,7 +46,8 @@ class StreamRows:
 class Prequential:
     """One run of one model. Row number n lies in slot n mod capacity; the ledger grows with the rows that wait, and with the classes."""
 
-    def __init__(self, model: Any, delay: int | None) -> None:
+    def __init__(self, model: Any, delay: int | None, blocks: Blocks | None = None) -> None:
+        """`blocks` gathers the sums of the scores. Raises ModelError for a delay that is none, and a model that can do nothing."""
         if delay is not None and (isinstance(delay, bool) or not isinstance(delay, int) or delay < 0):
             raise ModelError(f"progressive: delay = {delay!r}: expected a number of rows, 0 or more")
         self.model = model
@@ -63,6 +65,7 @@ class Prequential:
         self._asked = self._answered = 0
         self._arm: RiverArm | None = None
         self._scores: Scores | None = None
+        self._blocks = blocks
 
     def run(self, stream: Iterable[tuple[Any, Any]], on_rows: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Go through a stream and return the scores, as `progressive` says."""
@@ -147,9 +150,14 @@ class Prequential:
             target = self._rows.ys[slot]
             if isinstance(scores, ClassScores):
                 bases, elsewhere = row[base_at : base_at + BASELINES], self._elsewhere.pop(slot, 0.0)
-                scores.add(row[LABEL], row[first:end], self._picks[slot], positive, bases, elsewhere)
+                pick = self._picks[slot]
+                loss = scores.add(row[LABEL], row[first:end], pick, positive, bases, elsewhere)
+                if self._blocks is not None:
+                    self._blocks.heard(row[LABEL], pick, loss, is_class=True)
             elif isinstance(scores, ValueScores):
-                scores.add(row[LABEL], row[first], row[base_at : base_at + BASELINES])
+                loss = scores.add(row[LABEL], row[first], row[base_at : base_at + BASELINES])
+                if self._blocks is not None:
+                    self._blocks.heard(row[LABEL], row[first], loss, is_class=False)
             else:
                 scores.add(row[first], target)
             self._rows.xs[slot] = self._rows.ys[slot] = None

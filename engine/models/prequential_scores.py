@@ -66,23 +66,25 @@ class ClassScores:
         positive: int,
         baselines: Sequence[float],
         elsewhere: float = 0.0,
-    ) -> None:
+    ) -> float:
         """Score one row: `said` are probabilities by class, `pick` the class that the model itself held likeliest.
 
         `positive` is the class of True, -1 if there is none; `elsewhere` sums the squared probabilities of labels without a class yet.
+        Returns the loss, NaN of a row that is not scored.
         """
         if math.isnan(label):
             self.void += 1
-            return
+            return math.nan
         if math.isnan(said[0]):
             self.unsaid += 1
-            return
+            return math.nan
         self.n += 1
         truth = int(label)
         if positive >= 0:
             self._positive = positive
         self._confusion[truth, pick] += 1
-        self._brier.add(0.5 * (sum((p - (at == truth)) ** 2 for at, p in enumerate(said)) + elsewhere))
+        loss = 0.5 * (sum((p - (at == truth)) ** 2 for at, p in enumerate(said)) + elsewhere)
+        self._brier.add(loss)
         if len(said) == 2 and positive >= 0:
             yes = min(max(said[positive], SMALLEST), 1 - SMALLEST)
             self._log_loss.add(-math.log(yes if truth == positive else 1 - yes))
@@ -90,6 +92,7 @@ class ClassScores:
             self._log_loss.add(-math.log(min(max(said[truth], SMALLEST), 1 - SMALLEST)))
         for at, base in enumerate(baselines):
             self._right[at] += base == label
+        return loss
 
     def report(self) -> dict[str, Any]:
         """Return the scores."""
@@ -148,22 +151,24 @@ class ValueScores:
         """Return what they say by now."""
         return (self._mean.get() if self._mean.n else 0.0), self._newest
 
-    def add(self, label: float, said: float, baselines: Sequence[float]) -> None:
-        """Score one row."""
+    def add(self, label: float, said: float, baselines: Sequence[float]) -> float:
+        """Score one row. Returns the loss, NaN of a row that is not scored."""
         if math.isnan(label):
             self.void += 1
-            return
+            return math.nan
         if math.isnan(said):
             self.unsaid += 1
-            return
+            return math.nan
         self.n += 1
         self._mae.add(abs(label - said))
         try:
-            self._mse.add((label - said) ** 2)
+            loss = (label - said) ** 2
         except OverflowError:
-            self._mse.add(math.inf)
+            loss = math.inf
+        self._mse.add(loss)
         self._of_mean.add(abs(label - baselines[0]))
         self._of_newest.add(abs(label - baselines[1]))
+        return loss
 
     def report(self) -> dict[str, Any]:
         """Return the scores."""

@@ -6,7 +6,10 @@ It is the actors' own loop: the model runs as an arm (engine.models.arm) over a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.models.prequential_blocks import Blocks
 
 
 def progressive(
@@ -15,6 +18,7 @@ def progressive(
     delay: int | None = 0,
     *,
     on_rows: Callable[[int], None] | None = None,
+    blocks: Blocks | None = None,
 ) -> dict[str, Any]:
     """Return the scores of a model on a stream of (features, target) pairs, a label being used `delay` rows later.
 
@@ -29,11 +33,12 @@ def progressive(
         clusters     clusters; purity and adjusted_rand where there are targets
 
     `baselines` holds the accuracy, or mae, that others have on the same rows from the same labels: the commonest label so far or the
-    mean, and the newest. `on_rows` is told now and then how many rows were asked.
+    mean, and the newest. `on_rows` is told now and then how many rows were asked; `blocks`
+    gathers what `prequential_blocks.stream_intervals` makes the intervals of.
 
     Raises ModelError if the model fails at a row, or the stream holds something else.
     """
     from engine.models.build import build
     from engine.models.prequential import Prequential
 
-    return Prequential(build(model), delay).run(stream, on_rows)
+    return Prequential(build(model), delay, blocks).run(stream, on_rows)

@@ -132,6 +132,10 @@ def test_a_learner_on_a_data_set_is_judged_as_progressive_validation_judges_it(d
     assert found["n_eff"] == -(-found["n"] // max(delay, 1))
     assert found["skill"] == pytest.approx(1.0 - found["brier"] / min(found["baselines"].values()))
     assert heard[-1] == 1_024  # of 1,250, in steps
+    assert found["interval"] == found["intervals"]["skill"]
+    for name in ("accuracy", "mcc", "brier", "skill"):
+        low, high = found["intervals"][name]
+        assert low < found[name] < high
 
 
 def test_a_regression_is_judged_by_its_squared_error_beside_the_mean_and_the_last_value(tmp_path: Path) -> None:
@@ -142,6 +146,16 @@ def test_a_regression_is_judged_by_its_squared_error_beside_the_mean_and_the_las
     assert set(found["baselines"]) == {"mean", "last_label"}
     assert found["skill"] > 0.5
     assert found["accuracy"] is None
+
+
+def test_a_regressor_is_told_that_a_column_of_text_names_classes(tmp_path: Path) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text("x,size\n1,7\n2,big\n", encoding="utf-8")
+    says = r"words: column size names a class \('big' in row 2\), and LinearRegression\(l2=0.1\) is a regressor"
+    with pytest.raises(ConfigError, match=says):
+        evaluate_data_set(open_data_set(str(path)), {"river": "linear_model.LinearRegression", "l2": 0.1})
+    with pytest.raises(ConfigError, match="column size names a class"):
+        evaluate_data_set(open_data_set(str(path)), {"algorithm": "scaled_linear"})
 
 
 def test_what_has_no_such_scores_is_refused() -> None:
