@@ -199,7 +199,8 @@ class Client:
         path = "/commands"
         status, answer = self._reach("POST", path, {"verb": verb, "target": target})
         if status in (http.client.NOT_FOUND, http.client.UNPROCESSABLE_ENTITY):
-            raise ConfigError(f"{verb} {target!r}: {_said(answer)}")
+            said, order = _said(answer), f"{verb} {target!r}: "  # which the engine's own errors begin with
+            raise ConfigError(f"{order}{said.removeprefix(order)}")
         return self._decoded(path, self._checked(path, status, answer), Commanded)
 
     def close(self) -> None:
