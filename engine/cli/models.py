@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 WHICH = "MODEL[@VERSION]"
 KEY = "EXCHANGE:SYMBOL"
-WIDTH = 400  # columns where stdout is no terminal: nothing is cut for whoever reads it by grep
 
 
 def add(verbs: Verbs) -> None:
@@ -145,7 +144,7 @@ def show_model(options: argparse.Namespace) -> int:
     found = _standings(options)
     if not found:
         raise _unknown(options)
-    _print(options, found, lambda _: portrait(found))
+    _print(options, found, lambda width: portrait(found, width))
     return DONE
 
 
@@ -237,7 +236,11 @@ def _print(options: argparse.Namespace, found: Any, draw: Callable[[int], Any]) 
     else:
         from rich.console import Console
 
-        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        from engine.cli.fitting import UNLIMITED
+
+        console = Console(
+            width=None if sys.stdout.isatty() else UNLIMITED
+        )  # nothing is cut for whoever reads it by grep
         console.print(draw(console.width))
 
 
@@ -255,7 +258,7 @@ def evaluate_models(options: argparse.Namespace) -> int:
     if sets and len(options.sources) > 1:
         raise ConfigError(f"{sets[0]}: expected a data set by itself, found {len(options.sources)} sources")
     found = _on_data_set(options, config, sets[0]) if sets else _on_ticks(options, config)
-    _print(options, found, lambda _: verdicts(found))
+    _print(options, found, lambda width: verdicts(found, width))
     return DONE
 
 
