@@ -176,8 +176,8 @@ class Board:
                     found.append(seen := self._see(of, standing_of(actor)))
                     if seen.standing.kind == NONE:
                         seen.newest = stage.latest(of[2], *of[:2])
-                        # An arm in a worker process does not know what its model is.
-                        seen.role = getattr(stage.arm(of[2], *of[:2], seen.standing.served), "role", "")
+                        arm = stage.arm(of[2], *of[:2], seen.standing.served)
+                        seen.role = getattr(arm, "role", "") or role_by_name(seen.champion)
             if loop.time() - began > AT_ONCE_S:
                 await asyncio.sleep(0)
                 began = loop.time()
@@ -323,6 +323,15 @@ def said_of(seen: Seen, with_history: bool) -> dict[str, Any]:
         "received": None if newest is None else newest.received,
         **more,
     }
+
+
+def role_by_name(version: VersionStanding | None) -> str:
+    """What a model in a worker process is, which its arm here does not know: by the module of River's that its last step is of."""
+    spec: Any = None if version is None else version.algorithm.get("river")
+    while isinstance(spec, list | tuple | Mapping) and spec:
+        spec = spec.get("river") if isinstance(spec, Mapping) else spec[-1]
+    module = spec.partition(".")[0] if isinstance(spec, str) else ""
+    return {"anomaly": DETECTOR, "cluster": CLUSTERER}.get(module, "")
 
 
 def row_us(standing: Standing) -> float | None:

@@ -192,7 +192,7 @@ export class SaidChart extends Chart {
     this.now = history.at_ms.at(-1);
     const low = Math.min(...history.values);
     const high = Math.max(...history.values);
-    const room = Math.max(0.1 * (high - low), said.kind === "cluster" ? 0.5 : 0.02 * Math.abs(high), 1e-12);
+    const room = said.kind === "cluster" ? 0.5 : 0.1 * (high - low) || 0.1 * Math.abs(high) || 1;
     this.range = [low - room, high + room];
     this.name([[said.kind === "cluster" ? "cluster" : "said", saidText({ ...said, value: history.values.at(-1) }), "--price"]]);
     this.update(said.kind, [history.at_ms, history.values], () => this.options(said.kind));

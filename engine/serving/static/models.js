@@ -160,7 +160,7 @@ class Card {
     const what = [`version ${standing.champion}`, this.what(standing), champion?.algorithm_text ?? ""];
     if (standing.classes.length) what.push(standing.classes.join(" / "));
     const state = make("span", `state state-${standing.ready ? "good" : "warn"}`);
-    state.append(make("i"), make("b", "", standing.ready ? "ready" : `warming up: ${count(champion?.learned)} learned`));
+    state.append(make("i"), make("b", "", standing.ready ? "ready" : `warming up: ${this.progress(standing, champion)}`));
     const parts = [title, make("span", "faint", what.join(" · ")), state];
     if (standing.pinned) parts.push(make("span", "badge", "pinned"));
     this.head.replaceChildren(...parts);
@@ -194,6 +194,7 @@ class Card {
       const row = make("div", "version");
       row.dataset.version = one.version;
       const line = make("div", "line");
+      line.title = one.algorithm_text;
       line.append(make("b", "", `${one.version} ${one.role}`), make("span", "faint grow", one.algorithm_text));
       if (!standing.said) line.append(skillOf(standing, one));
       row.append(line);
@@ -241,6 +242,10 @@ class ScoredCard extends Card {
 
   makeCharts() {
     return [new SkillChart(this.skill), new ReliabilityChart(this.reliability)];
+  }
+
+  progress(_, champion) {
+    return `${count(champion?.learned)} learned`;
   }
 
   what(standing) {
@@ -301,7 +306,7 @@ class ScoredCard extends Card {
     // Both are forecasts by what came after a call: turning every call round changes none of them.
     const losses = Object.fromEntries(found);
     for (const name of Object.keys(losses).filter((one) => losses[`${one}_opposite`] === losses[one])) {
-      rows.push(make("p", "faint footnote", `${words(name)} and ${words(name)} opposite have the same Brier by construction: each is scored by what came after its call, and their calls differ in name only.`));
+      rows.push(make("p", "faint footnote", `${words(name)} and ${words(name)} opposite have the same Brier by construction: each is scored as a forecast by what came after its call, and their calls differ in name only.`));
     }
     if (!all.length) rows.push(make("p", "empty", "Nothing verified yet."));
     this.baselines.replaceChildren(...rows);
@@ -318,6 +323,10 @@ class SaidCard extends Card {
 
   makeCharts() {
     return [new SaidChart(this.said)];
+  }
+
+  progress(standing) {
+    return `${count(standing.predictions)} rows seen`;
   }
 
   what(standing) {
@@ -347,7 +356,8 @@ function panel(plots, className, title) {
 
 /** Why there is no skill, for a reader who may otherwise take silence for good news. */
 function unsaid(standing, report) {
-  if (!report?.n) return standing.outcomes ? "none counted yet: it is warming up" : "nothing verified yet";
+  if (!report?.n && !standing.outcomes) return "nothing verified yet";
+  if (!report?.n) return standing.ready ? "of what it said since it is ready nothing is verified" : "none counted yet: it is warming up";
   const seen = (report.confusion ?? []).map((row) => row.reduce((sum, cell) => sum + cell, 0));
   const came = standing.classes.filter((_, at) => seen[at] > 0);
   if (standing.classes.length && came.length < 2) return `one class only: all ${count(report.n)} were ${came[0] ?? "of it"}`;

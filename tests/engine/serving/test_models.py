@@ -183,6 +183,25 @@ async def test_what_has_no_labels_is_told_by_what_it_says(tmp_path: Path, algori
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [
+        ({"river": ["preprocessing.MinMaxScaler", {"river": "anomaly.HalfSpaceTrees"}]}, "score"),
+        ({"river": "cluster.KMeans", "n_clusters": 2}, "cluster"),
+        ({"factory": "models.py:make"}, ""),
+    ],
+)
+async def test_a_model_in_a_worker_is_called_by_its_last_step(
+    tmp_path: Path, algorithm: dict[str, Any], kind: str
+) -> None:
+    config = ModelConfig(features=("quick:price",), algorithm=algorithm, target="none", place="worker")
+    daemon = Daemon(tmp_path, views=VIEWS, models=ModelsConfig(run=("odd",), define={"odd": config}))
+    daemon.push(*trades(20))
+    (told,) = await Board(daemon).standings(Wish(history=True))
+    assert told["said"] == {"kind": kind, "value": None, "received": None, "history": None}  # nobody answers here
+
+
+@pytest.mark.asyncio
 async def test_without_models_there_is_nothing_to_tell(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, views=VIEWS)
     daemon.push(*trades(20))
