@@ -165,32 +165,59 @@ def give_order(verb: str) -> Callable[[argparse.Namespace], int]:
 
         if verb == "promote" and not all(options.model.partition("@")):
             raise ConfigError(f"promote {options.model!r}: expected MODEL@VERSION, such as direction@2")
-        exchange, symbol = _key_of(options.key)
+        key = _key_of(options.key)
         model, _, version = options.model.partition("@")
         with _client(options, writes=True) as client:
-            before = client.models(model, exchange, symbol)
+            # Of all keys: what is said of one may be said of all of them.
+            before = client.models(model)
             done = client.command(verb, f"{options.model} {options.key}".strip())
-        said = {"sequence": done.sequence, "verb": done.verb, "target": done.target}
-        line = f"{verb} {done.target}: folded as input {done.sequence:,}{_effect(verb, version, before)}"
-        print(json.dumps(said) if options.json else line)
+            after = client.models(model)
+        effects = effects_of(verb, version, before, after, key)
+        said = {"sequence": done.sequence, "verb": done.verb, "target": done.target, "effects": effects}
+        print(json.dumps(said) if options.json else _told(said))
         return DONE
 
     return give
 
 
-def _effect(verb: str, version: str, before: list[dict[str, Any]]) -> str:
-    """Say how many symbols a command is about to change, by how their models stood before it."""
-    if verb == "promote":
-        changing = [one for one in before if one["champion"] != version]
-        nothing = "it was the champion already"
-    elif verb == "rollback":
-        changing = [one for one in before if any(each["role"] == "previous" for each in one["versions"])]
-        nothing = "there was nothing to roll back"
-    else:
-        return ""
-    if not changing:
-        return f"; {nothing}"
-    return f"; on {len(changing)} of {len(before)} symbols"
+def effects_of(
+    verb: str, version: str, before: list[dict[str, Any]], after: list[dict[str, Any]], key: tuple[str, str]
+) -> list[dict[str, Any]]:
+    """Return what became of each key that a command meant or changed, by how its model stood before and after it.
+
+    `promoted` is whether the champion is another, `effect` says in words what came of it. key: ("", "") means all.
+    """
+    was = {(one["exchange"], one["symbol"]): one for one in before}
+    found = []
+    for one in after:
+        place = one["exchange"], one["symbol"]
+        old = was.get(place)
+        if old is None:
+            continue  # its first row came after the command
+        promoted = one["champion"] != old["champion"]
+        pinned = one["pinned"] != old["pinned"]
+        if key not in (("", ""), place) and not promoted and not pinned:
+            continue
+        texts = [f"{old['champion']} -> {one['champion']}"] if promoted else []
+        if verb in ("pin", "unpin"):
+            texts.append(("pinned" if one["pinned"] else "not pinned") + ("" if pinned else " already"))
+        elif not promoted:
+            texts.append("nothing to roll back" if verb == "rollback" else f"{version} is the champion already")
+        effect = {"exchange": place[0], "symbol": place[1], "promoted": promoted, "effect": ", ".join(texts)}
+        found.append(effect)
+    return found
+
+
+def _told(said: dict[str, Any]) -> str:
+    """A command and what came of it in words: how many promotions, and which keys had the same effect."""
+    line = f"{said['verb']} {said['target']}: folded as input {said['sequence']:,}"
+    count = sum(one["promoted"] for one in said["effects"])
+    if count or said["verb"] in ("promote", "rollback"):
+        line += f"; {count or 'no'} promotion{'' if count == 1 else 's'} came of it"
+    keys: dict[str, list[str]] = {}
+    for one in said["effects"]:
+        keys.setdefault(one["effect"], []).append(f"{one['exchange']} {one['symbol']}")
+    return "\n".join([line, *(f"  {effect}: {', '.join(places)}" for effect, places in keys.items())])
 
 
 def _standings(options: argparse.Namespace, everything: bool = False) -> list[dict[str, Any]]:

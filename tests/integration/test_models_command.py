@@ -89,7 +89,14 @@ def test_a_daemon_tells_of_its_models_promotes_them_and_a_replay_obeys_too(learn
     assert "folded as input" in learner.run("pin", "quick").stdout
     assert all(one["pinned"] for one in learner.json("list"))
     assert learner.run("unpin", "quick").returncode == 0
-    assert learner.json("rollback", "quick", key)["verb"] == "rollback"
+    place = key.replace(":", " ")
+    again = learner.run("promote", "quick@2", key)
+    assert again.returncode == 0
+    assert "no promotions came of it" in again.stdout
+    assert f"  2 is the champion already: {place}" in again.stdout
+    back = learner.json("rollback", "quick", key)
+    assert back["verb"] == "rollback"
+    assert [(one["promoted"], one["effect"]) for one in back["effects"]] == [(True, "2 -> 1")]
     assert learner.json("show", "quick", key)[0]["champion"] == "1"
 
     log = (learner.child.folder / "log.jsonl").read_text()
@@ -105,8 +112,9 @@ def test_a_daemon_tells_of_its_models_promotes_them_and_a_replay_obeys_too(learn
     ("words", "code", "says"),
     [
         (("show", "nothing"), 2, "no model 'nothing'; the daemon has quick"),
+        (("list", "--model", "nothing"), 2, "no model 'nothing'; the daemon has quick"),
         (("promote", "quick"), 2, "expected MODEL@VERSION"),
-        (("promote", "quick@9"), 2, "runs the versions 1, 2"),
+        (("promote", "quick@9"), 2, "tickfold: promote 'quick@9': quick binance:"),
         (("rollback", "other"), 2, "expected one of quick"),
         (("pin", "quick", "BTC"), 2, "expected EXCHANGE:SYMBOL"),
     ],
