@@ -114,7 +114,7 @@ def test_a_daemon_tells_of_its_models_promotes_them_and_a_replay_obeys_too(learn
         (("show", "nothing"), 2, "no model 'nothing'; the daemon has quick"),
         (("list", "--model", "nothing"), 2, "no model 'nothing'; the daemon has quick"),
         (("promote", "quick"), 2, "expected MODEL@VERSION"),
-        (("promote", "quick@9"), 2, "tickfold: promote 'quick@9': quick binance:"),
+        (("promote", "quick@9"), 2, "tickfold: promote 'quick@9': quick "),
         (("rollback", "other"), 2, "expected one of quick"),
         (("pin", "quick", "BTC"), 2, "expected EXCHANGE:SYMBOL"),
     ],
